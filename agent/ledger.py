@@ -1,0 +1,82 @@
+"""The counters that close.
+
+Every place where data can be lost or left out counts it here, and the sums of a run must agree
+(frames of a bus, samples of a campaign and of an uplink; a sample is one value of one signal at one
+time):
+
+    bus       received = read + dropped
+              read     = queued + decoded + transport + remote + error + unknown + undecodable
+    campaign  offered  = kept + thinned + folded
+    uplink    kept     = memory + spooled + lost_disk + lost_end
+              found + spooled = acknowledged + waiting + evicted + quarantined
+
+`queued` (read and not yet decoded), `memory` (kept and not yet durable) and `waiting` are levels;
+at the end of a run the first two are 0. `found` is what earlier runs left in the spool. All other
+names only grow.
+
+One call of `add` changes all its counters at once, so a snapshot taken at any moment closes too.
+"""
+
+import threading
+from collections.abc import Mapping
+from typing import Final
+
+Counts = dict[str, dict[str, dict[str, int]]]
+
+_SUMS: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] = {
+    "bus": (
+        (("received",), ("read", "dropped")),
+        (
+            ("read",),
+            ("queued", "decoded", "transport", "remote", "error", "unknown", "undecodable"),
+        ),
+    ),
+    "campaign": ((("offered",), ("kept", "thinned", "folded")),),
+    "uplink": (
+        (("kept",), ("memory", "spooled", "lost_disk", "lost_end")),
+        (("found", "spooled"), ("acknowledged", "waiting", "evicted", "quarantined")),
+    ),
+}
+
+# Beside the sums: what explains them.
+_ASIDE: Final[Mapping[str, tuple[str, ...]]] = {
+    "bus": ("filtered", "no_branch", "short", "bad_lines", "clamped"),
+    "campaign": (),
+    "uplink": ("batches", "bytes"),
+}
+
+
+class Ledger:
+    """Counts of one run, by account (`bus`, `campaign`, `uplink`) and name. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counts = {account: {} for account in _SUMS}
+
+    def open(self, account: str, name: str) -> None:
+        """Make an account known, so that it is shown with zeros before anything happens."""
+        with self._lock:
+            self._row(account, name)
+
+    def add(self, account: str, name: str, /, **changes: int) -> None:
+        """Add to several counters of one account at once, so that every snapshot closes."""
+        with self._lock:
+            return {
+                account: {name: dict(row) for name, row in rows.items()}
+                for account, rows in self._counts.items()
+            }
+
+
+def differences(counts: Counts) -> list[str]:
+    """The sums that do not close, each as a sentence; empty when all is well."""
+    found = []
+    for account, rows in counts.items():
+        for name, row in rows.items():
+            for left, right in _SUMS.get(account, ()):
+                a, b = (sum(row.get(counter, 0) for counter in side) for side in (left, right))
+                if a != b:
+                    found.append(
+                        f"{account} {name}: {' + '.join(left)} = {a:,}, "
+                        f"but {' + '.join(right)} = {b:,}"
+                    )
+    return found
