@@ -61,6 +61,21 @@ class Ledger:
     def add(self, account: str, name: str, /, **changes: int) -> None:
         """Add to several counters of one account at once, so that every snapshot closes."""
         with self._lock:
+            row = self._row(account, name)
+            for counter, change in changes.items():
+                row[counter] += change
+
+    def _row(self, account: str, name: str) -> dict[str, int]:
+        rows = self._counts[account]
+        row = rows.get(name)
+        if row is None:
+            names = {n for sums in _SUMS[account] for side in sums for n in side}
+            row = rows[name] = dict.fromkeys([*sorted(names), *_ASIDE[account]], 0)
+        return row
+
+    def snapshot(self) -> Counts:
+        """A copy of all counters: account -> name -> counter -> count."""
+        with self._lock:
             return {
                 account: {name: dict(row) for name, row in rows.items()}
                 for account, rows in self._counts.items()
