@@ -165,6 +165,13 @@ class TableSchema:
     clock: TimeBase = "boot"
 
     @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.bus, self.message, self.source, self.branch, self.names, self.clock))
+
+    def __hash__(self) -> int:
+        return self._hash  # a schema is a key for every table; hashing all its signals is slow
+
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(s.name for s in self.signals)
 

@@ -1,0 +1,304 @@
+"""Reading batches: one file as it is, or several dated together.
+
+Nothing in a file is believed: every length is checked against what is there, what a chunk unpacks
+to is bounded, and a chunk that fails costs itself and the rest of its zstd frame.
+"""
+
+import dataclasses
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.batch.columns import ReadSchema, State, unpack_tables
+from agent.batch.format import (
+    CHUNK_HEAD,
+    FOOTER,
+    MAX_CHUNK_CONTENT,
+    NEW_FRAME,
+    WINDOW_LOG,
+    ChunkHead,
+    Record,
+    chunk_is_whole,
+    unpack_chunk,
+    unpack_header,
+    unpack_map,
+    unpack_records,
+    zstd,
+)
+from agent.batch.schema import unpack_schema
+from agent.blocks import SignalTable, TableSchema, concatenate
+from agent.clock import Anchor, BootNs, Quality, WallNs, best_anchor
+from agent.errors import BatchError
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_DECODER_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): WINDOW_LOG + 3}
+
+
+@dataclasses.dataclass(slots=True)
+class Scan:
+    """What a file holds by its chunk heads and checksums, without decoding."""
+
+    chunks: int = 0
+    bad_chunks: int = 0
+    samples: int = 0
+    footer: dict[str, Any] | None = None
+    end: int = 0
+    """Offset behind the last whole chunk."""
+    trailing: int = 0
+    """Bytes behind `end` that are not zero padding."""
+
+    @property
+    def sealed(self) -> bool:
+        return self.footer is not None
+
+    @property
+    def recovered(self) -> bool:
+        return bool(self.footer and self.footer.get("recovered"))
+
+    @property
+    def whole(self) -> bool:
+        """Sealed, and nothing is missing."""
+        return (
+            self.footer is not None
+            and not self.bad_chunks
+            and not self.trailing
+            and self.footer.get("chunks") == self.chunks
+        )
+
+
+def scan_chunks(data: bytes | memoryview | mmap.mmap, offset: int) -> Scan:
+    """Walk the chunks from an offset (the end of the header)."""
+    scan = Scan(end=offset)
+    view = memoryview(data)
+    for at, head in _chunks(view, offset):
+        if head is None:
+            scan.bad_chunks += 1
+            continue
+        scan.end = at + CHUNK_HEAD + head.size
+        if head.flags & FOOTER:
+            body = view[at + CHUNK_HEAD : scan.end]
+            try:
+                scan.footer = unpack_map(body, "the footer")
+            except BatchError:
+                scan.bad_chunks += 1
+            break
+        scan.chunks += 1
+        scan.samples += head.samples
+    scan.trailing = len(bytes(view[scan.end :]).rstrip(b"\0"))
+    return scan
+
+
+def _chunks(view: memoryview, offset: int) -> Iterator[tuple[int, ChunkHead | None]]:
+    """Offsets and heads of the whole chunks; a head of None stands for a stretch that is bad."""
+    while True:
+        head = unpack_chunk(view, offset)
+        if head is not None and chunk_is_whole(view, offset, head):
+            yield offset, head
+            offset += CHUNK_HEAD + head.size
+            continue
+        if head is None and not any(view[offset : offset + CHUNK_HEAD]):
+            return
+        if head is not None:
+            after = offset + CHUNK_HEAD + head.size
+            following = unpack_chunk(view, after)
+            if following is not None and chunk_is_whole(view, after, following):
+                yield offset, None
+                offset = after
+                continue
+        found = _resynchronise(view, offset + 1)
+        if found is None:
+            if head is not None:
+                yield offset, None
+            return
+        yield offset, None
+        offset = found
+
+
+def _resynchronise(view: memoryview, offset: int) -> int | None:
+    """The next whole chunk that begins a zstd frame, behind a damaged length."""
+    data = bytes(view[offset:])
+    at = data.find(_ZSTD_MAGIC)
+    while at >= 0:
+        begin = offset + at - CHUNK_HEAD
+        if begin >= offset:
+            head = unpack_chunk(view, begin)
+            if head is not None and head.flags & NEW_FRAME and chunk_is_whole(view, begin, head):
+                return begin
+        at = data.find(_ZSTD_MAGIC, at + 1)
+    return None
+
+
+class BatchReader:
+    """One batch file: `header`, `scan()` and `records()`.
+
+    `lost_chunks` and `lost_samples` count, while `records()` runs, what could not be read; `notes`
+    says why, in sentences.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Read the header.
+
+        Raises:
+            BatchError: the file cannot be read, is no batch, or is of a newer format.
+        """
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                self._data: bytes | mmap.mmap = (
+                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+                )
+        except (OSError, ValueError) as e:
+            reason = e.strerror if isinstance(e, OSError) else str(e)
+            raise BatchError(f"{self.path}: cannot be read: {reason}") from e
+        self._view = memoryview(self._data)
+        self.header, self._begin = unpack_header(self._view, str(self.path))
+        resolution = self.header.get("resolution_ns")
+        if not isinstance(resolution, int) or not 0 < resolution <= 10**10:
+            raise BatchError(f"{self.path}: the header names no time resolution")
+        self._resolution_ns = resolution
+        self.lost_chunks = 0
+        self.lost_samples = 0
+        self.notes: list[str] = []
+
+    @property
+    def size(self) -> int:
+        return len(self._view)
+
+    def scan(self) -> Scan:
+        return scan_chunks(self._view, self._begin)
+
+    def records(self) -> Iterator[tuple[str, Any]]:
+        """(kind, value) of every record that can be read, in order.
+
+        `kind` is the lower-case name of a `Record`; the value of `samples` is a SignalTable (one
+        item a table), of all others the map. Unknown records are skipped.
+        """
+        self.lost_chunks = self.lost_samples = 0
+        self.notes = []
+        schemas: dict[int, ReadSchema] = {}
+        state: State = {}
+        stream: zstd.ZstdDecompressor | None = None
+        for at, head in _chunks(self._view, self._begin):
+            if head is None:
+                stream = None
+                self._lose(at, 0, "its checksum is wrong")
+                continue
+            if head.flags & FOOTER:
+                return
+            if head.flags & NEW_FRAME:
+                stream = zstd.ZstdDecompressor(options=_DECODER_OPTIONS)
+                state.clear()
+            if stream is None:
+                self._lose(at, head.samples, "it continues a damaged one")
+                continue
+            payload = self._view[at + CHUNK_HEAD : at + CHUNK_HEAD + head.size]
+            try:
+                items = self._unpack(_inflate(stream, payload), schemas, state)
+            except BatchError as e:
+                stream = None
+                self._lose(at, head.samples, str(e))
+                continue
+            yield from items
+
+    def _lose(self, at: int, samples: int, why: str) -> None:
+        self.lost_chunks += 1
+        self.lost_samples += samples
+        if len(self.notes) < 10:
+            self.notes.append(f"{self.path}: the chunk at byte {at} cannot be read: {why}")
+
+    def _unpack(
+        self, content: bytes, schemas: dict[int, ReadSchema], state: State
+    ) -> list[tuple[str, Any]]:
+        items: list[tuple[str, Any]] = []
+        for kind, body in unpack_records(memoryview(content)):
+            if kind not in Record.__members__.values():
+                continue
+            value = unpack_map(body, f"a record of type {kind}")
+            if kind == Record.SCHEMA:
+                schema_id, schema = unpack_schema(value)
+                schemas[schema_id] = schema
+                items.append(("schema", value))
+            elif kind == Record.SAMPLES:
+                tables = unpack_tables(value, schemas, state, self._resolution_ns)
+                items += [("samples", table) for table in tables]
+            else:
+                items.append((Record(kind).name.lower(), value))
+        return items
+
+    def anchors(self) -> list[Anchor]:
+        """All clock anchors that the file holds."""
+        footer = self.scan().footer
+        found = list(self.header.get("anchors") or ())
+        if footer is not None and isinstance(footer.get("anchors"), list):
+            found += footer["anchors"]
+        else:
+            found += [value for kind, value in self.records() if kind == "anchor"]
+        return [a for a in map(unpack_anchor, found) if a is not None]
+
+
+def _inflate(stream: zstd.ZstdDecompressor, payload: memoryview) -> bytes:
+    try:
+        content = stream.decompress(bytes(payload), MAX_CHUNK_CONTENT)
+    except zstd.ZstdError as e:
+        raise BatchError(f"its content is damaged: {e}") from e
+    except EOFError as e:
+        raise BatchError("it continues a zstd frame that has ended") from e
+    if not stream.eof and not stream.needs_input:
+        raise BatchError(f"it unpacks to more than {MAX_CHUNK_CONTENT >> 20} MiB")
+    return content
+
+
+def pack_anchor(anchor: Anchor) -> dict[str, Any]:
+    return {
+        "boot_id": anchor.boot_id,
+        "boot": anchor.boot,
+        "wall": anchor.wall,
+        "quality": anchor.quality.name.lower(),
+    }
+
+
+def unpack_anchor(value: Any) -> Anchor | None:
+    """An anchor from outside; None where it is not one."""
+    try:
+        return Anchor(
+            str(value["boot_id"]),
+            BootNs(int(value["boot"])),
+            WallNs(int(value["wall"])),
+            Quality[str(value["quality"]).upper()],
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def read_batch(*paths: str | os.PathLike[str]) -> Iterator[SignalTable]:
+    """The samples of batches, dated: for each file one table a schema, in the order of first use.
+
+    Anchors of all the files are joined by boot id, so that a batch of a time before the clock was
+    right is dated by a later one of the same boot. A dated table has `clock == "wall"`; without a
+    good anchor it stays `boot`, and samples of a recording stay `recorded`.
+
+    Raises:
+        BatchError: a file is no batch, or of a newer format. Damaged chunks are left out; use
+            `BatchReader` to count them.
+    """
+    readers = [BatchReader(path) for path in paths]
+    anchors = [anchor for reader in readers for anchor in reader.anchors()]
+    for reader in readers:
+        anchor = best_anchor(anchors, str(reader.header.get("boot_id", "")))
+        groups: dict[tuple[TableSchema, str], list[SignalTable]] = {}
+        for kind, value in reader.records():
+            if kind == "samples":
+                groups.setdefault((value.schema, value.campaign), []).append(value)
+        for group in groups.values():
+            yield dated(concatenate(group), anchor)
+
+
+def dated(table: SignalTable, anchor: Anchor | None) -> SignalTable:
+    """A table of boot time in wall time, where there is an anchor to date it."""
+    if table.clock != "boot" or anchor is None:
+        return table
+    schema = dataclasses.replace(table.schema, clock="wall")
+    return dataclasses.replace(table, schema=schema, time=table.time + anchor.offset)
