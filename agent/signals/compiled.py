@@ -280,7 +280,7 @@ class MessagePlan:
         return tables, undecodable, short, no_branch
 
     def _keys(self, frames: FrameBlock) -> tuple[list[_Key], NDArray[np.intp], NDArray[np.intp]]:
-        """What frames cover and select: distinct keys, the first frame of each, each frame's key."""
+        """What frames cover and select: the keys, the first frame of each, each frame's key."""
         parts = [np.searchsorted(self._ends, frames.length, side="right")]
         sizes = [len(self._ends) + 1]
         for selector in self._selectors:
