@@ -3,12 +3,15 @@
 Each numeric column, and the time in steps of the batch's resolution, is a sequence of 64-bit words
 (int64 and uint64 as they are, floats by their bits). The difference to the row before, modulo
 2**64, is zigzag coded and stored in the narrowest of 0, 1, 2, 4 or 8 bytes that holds the column; 0
-means that nothing changed. Bytes are stored by planes (all lowest bytes, then the next ones),
-because neighbours in a plane resemble each other. The first row of a table in a zstd frame has no
-row before it and is kept apart, in `first`; rows of later chunks continue from the last one.
+means that nothing changed. Columns of one width lie together, over all tables, and their bytes in
+planes (all lowest bytes of a column, then the next ones), because neighbours then resemble each
+other. The first row of a table in a zstd frame has no row before it and is kept apart, in `first`;
+rows of later chunks continue from the last one. Schema ids and row counts are differences too, so
+that what a vehicle repeats each second looks the same each second.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,8 +26,16 @@ _WIDTHS = (1, 2, 4, 8)
 _LIMITS = np.array([0, 0xFF, 0xFFFF, 0xFFFF_FFFF], np.uint64)
 _WIDTH_OF_CLASS = np.array([0, 1, 2, 4, 8], np.uint8)
 
-State = dict[int, UInt64]
-"""Of a zstd frame: schema id -> the last row, time first, as words."""
+
+@dataclasses.dataclass(slots=True)
+class Last:
+    """What a zstd frame knows of a schema: its last row (time first), and its last row count."""
+
+    row: UInt64
+    rows: int
+
+
+State = dict[int, Last]
 
 
 def _words(table: SignalTable, resolution_ns: int) -> UInt64:
@@ -69,14 +80,33 @@ def _from_planes(data: memoryview, k: int, n: int, width: int) -> UInt64:
     return narrow.astype(np.uint64)
 
 
+def _narrow(values: UInt64) -> bytes:
+    """Whole numbers in the narrowest of 1, 2, 4 or 8 bytes that holds them all; which, first."""
+    width = max(1, int(_width(values.max(initial=0))))
+    return bytes([width]) + values.astype(f"<u{width}").tobytes()
+
+
+def _from_narrow(cursor: "_Cursor", n: int) -> UInt64:
+    width = cursor.take(1)[0]
+    if width not in _WIDTHS:
+        raise BatchError(f"a samples record has numbers of {width} bytes")
+    return np.frombuffer(cursor.take(n * width), f"<u{width}").astype(np.uint64)
+
+
+def _width(largest: NDArray[np.uint64]) -> UInt8:
+    """How many bytes hold numbers up to `largest`: 0, 1, 2, 4 or 8."""
+    return _WIDTH_OF_CLASS[np.searchsorted(_LIMITS, largest)]
+
+
 def pack_tables(
     tables: Sequence[tuple[int, SignalTable]], state: State, resolution_ns: int
-) -> dict[str, bytes]:
-    """The map of one samples record; `tables` are (schema id, table), each id at most once."""
+) -> dict[str, Any]:
+    """The map of one samples record; `tables` are (schema id, table) with ascending ids."""
+    ids = np.array([schema_id for schema_id, _ in tables], np.uint64)
+    rows: list[int] = []
     widths: list[UInt8] = []
-    deltas: list[bytes] = []
+    deltas: dict[int, list[bytes]] = {w: [] for w in _WIDTHS}
     first: list[UInt64] = []
-    payloads: list[bytes] = []
     for schema_id, table in tables:
         words = _words(table, resolution_ns)
         last = state.get(schema_id)
@@ -85,29 +115,43 @@ def pack_tables(
             change = words[:, 1:] - words[:, :-1]
         else:
             change = np.empty_like(words)
-            np.subtract(words[:, 0], last, out=change[:, 0])
+            np.subtract(words[:, 0], last.row, out=change[:, 0])
             np.subtract(words[:, 1:], words[:, :-1], out=change[:, 1:])
-        state[schema_id] = words[:, -1].copy()
+        rows.append(len(table) - (last.rows if last else 0))
+        state[schema_id] = Last(words[:, -1].copy(), len(table))
         coded = _zigzag(change)
-        largest = coded.max(axis=1, initial=0)
-        width = _WIDTH_OF_CLASS[np.searchsorted(_LIMITS, largest)]
+        width = _width(coded.max(axis=1, initial=0))
         widths.append(width)
         for w in _WIDTHS:
             columns = np.flatnonzero(width == w)
             if len(columns):
-                deltas.append(_planes(coded[columns], w))
-        payloads += [p.tobytes() for p in table.payloads]
-    record = {
-        "schema": np.array([i for i, _ in tables], "<u4").tobytes(),
-        "rows": np.array([len(t) for _, t in tables], "<u4").tobytes(),
-        "width": np.concatenate(widths).tobytes(),
-        "delta": b"".join(deltas),
-    }
-    if first:
-        record["first"] = _planes(_zigzag(np.concatenate(first))[None, :], 8)
-    if payloads:
+                deltas[w].append(_planes(coded[columns], w))
+    parts = [
+        _narrow(np.diff(ids, prepend=np.uint64(0))),
+        _narrow(_zigzag(np.array(rows, np.int64).view(np.uint64))),
+        np.concatenate(widths).tobytes(),
+        _pack_first(_zigzag(np.concatenate(first))) if first else b"",
+        *(part for w in _WIDTHS for part in deltas[w]),
+    ]
+    record: dict[str, Any] = {"n": len(tables), "columns": b"".join(parts)}
+    if payloads := [p.tobytes() for _, table in tables for p in table.payloads]:
         record["payload"] = b"".join(payloads)
     return record
+
+
+def _pack_first(words: UInt64) -> bytes:
+    """First rows, as one list: the width of each number, then the numbers of each width."""
+    width = _width(words)
+    return width.tobytes() + b"".join(_planes(words[width == w][None, :], w) for w in _WIDTHS)
+
+
+def _unpack_first(cursor: "_Cursor", count: int) -> UInt64:
+    width = np.frombuffer(cursor.take(count), np.uint8)
+    words = np.zeros(count, np.uint64)
+    for w in _WIDTHS:
+        places = np.flatnonzero(width == w)
+        words[places] = _from_planes(cursor.take(w * len(places)), 1, len(places), w)[0]
+    return _unzigzag(words)
 
 
 class _Cursor:
@@ -125,14 +169,14 @@ class _Cursor:
         return piece
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class ReadSchema:
     """A schema as it was read: with the width in bytes of each signal of kind bytes."""
 
     table: TableSchema
     campaign: str
 
-    @property
+    @functools.cached_property
     def counts(self) -> Mapping[Kind, int]:
         counts: dict[Kind, int] = {}
         for kind in NUMERIC_KINDS:
@@ -140,9 +184,25 @@ class ReadSchema:
                 counts[kind] = n
         return counts
 
-    @property
+    @functools.cached_property
+    def columns(self) -> int:
+        """Time and the numeric signals."""
+        return 1 + sum(self.counts.values())
+
+    @functools.cached_property
     def payload_widths(self) -> list[int]:
         return [(s.bits + 7) // 8 for s in self.table.signals if s.kind == "bytes"]
+
+
+@dataclasses.dataclass(slots=True)
+class _Reading:
+    """A table while it is read."""
+
+    schema_id: int
+    schema: ReadSchema
+    last: Last | None
+    width: UInt8
+    words: UInt64
 
 
 def unpack_tables(
@@ -157,62 +217,65 @@ def unpack_tables(
         BatchError: the record contradicts itself, or names a schema that was not read.
     """
     try:
-        ids = np.frombuffer(record["schema"], "<u4").tolist()
-        rows = np.frombuffer(record["rows"], "<u4").tolist()
-        widths = np.frombuffer(record["width"], np.uint8)
-        delta = _Cursor(record["delta"])
+        columns_of = _Cursor(record["columns"])
+        reading = _layout(record["n"], columns_of, schemas, state)
+        first = _unpack_first(columns_of, sum(len(r.width) for r in reading if r.last is None))
         payload = _Cursor(record.get("payload", b""))
-        first_bytes = record.get("first", b"")
-        first = _unzigzag(_from_planes(memoryview(first_bytes), 1, len(first_bytes) // 8, 8)[0])
+        for w in _WIDTHS:
+            for r in reading:
+                columns = np.flatnonzero(r.width == w)
+                if len(columns):
+                    begin = int(r.last is None)
+                    n = r.words.shape[1] - begin
+                    data = columns_of.take(len(columns) * n * w)
+                    r.words[columns, begin:] = _unzigzag(_from_planes(data, len(columns), n, w))
     except (KeyError, TypeError, ValueError) as e:
         raise BatchError(f"a samples record lacks a part or has it in the wrong form: {e}") from e
-    if len(ids) != len(rows):
-        raise BatchError("a samples record has unequal numbers of schemas and row counts")
+    taken = 0
     tables = []
-    column = taken = total = 0
-    for schema_id, n in zip(ids, rows, strict=True):
-        schema = schemas.get(schema_id)
-        if schema is None:
-            raise BatchError(f"samples of schema {schema_id}, which is missing")
-        counts = schema.counts
-        k = 1 + sum(counts.values())
-        total += k * n
-        width = widths[column : column + k]
-        if total > MAX_VALUES or n == 0 or len(width) != k:
-            raise BatchError("a samples record says impossible sizes")
-        column += k
-        last = state.get(schema_id)
-        words = np.zeros((k, n), np.uint64)
-        if last is None:
-            begin = first[taken : taken + k]
-            if len(begin) != k:
-                raise BatchError("a samples record lacks first rows")
-            taken += k
-            words[:, 0] = begin
-        skip = int(last is None)
-        for w in _WIDTHS:
-            columns = np.flatnonzero(width == w)
-            if len(columns):
-                data = delta.take(len(columns) * (n - skip) * w)
-                words[columns, skip:] = _unzigzag(_from_planes(data, len(columns), n - skip, w))
-        if last is not None:
-            words[:, 0] += last
-        np.cumsum(words, axis=1, out=words)
-        state[schema_id] = words[:, -1].copy()
-        tables.append(_table(schema, counts, words, payload, resolution_ns))
+    for r in reading:
+        if r.last is None:
+            r.words[:, 0] = first[taken : taken + len(r.width)]
+            taken += len(r.width)
+        else:
+            r.words[:, 0] += r.last.row
+        np.cumsum(r.words, axis=1, out=r.words)
+        state[r.schema_id] = Last(r.words[:, -1].copy(), r.words.shape[1])
+        tables.append(_table(r.schema, r.words, payload, resolution_ns))
     return tables
 
 
-def _table(
-    schema: ReadSchema,
-    counts: Mapping[Kind, int],
-    words: UInt64,
-    payload: _Cursor,
-    resolution_ns: int,
-) -> SignalTable:
+def _layout(
+    count: Any, columns: _Cursor, schemas: Mapping[int, ReadSchema], state: State
+) -> list[_Reading]:
+    if not isinstance(count, int) or not 0 < count <= MAX_VALUES:
+        raise BatchError("a samples record says an impossible number of tables")
+    ids = np.cumsum(_from_narrow(columns, count)).tolist()
+    changes = _unzigzag(_from_narrow(columns, count)).view(np.int64).tolist()
+    found: list[tuple[int, int, ReadSchema, Last | None]] = []
+    total = 0
+    for schema_id, change in zip(ids, changes, strict=True):
+        schema = schemas.get(schema_id)
+        if schema is None:
+            raise BatchError(f"samples of schema {schema_id}, which is missing")
+        last = state.get(schema_id)
+        n = change + (last.rows if last else 0)
+        total += schema.columns * n
+        if n <= 0 or total > MAX_VALUES:
+            raise BatchError("a samples record says impossible sizes")
+        found.append((schema_id, n, schema, last))
+    reading = []
+    for schema_id, n, schema, last in found:
+        width = np.frombuffer(columns.take(schema.columns), np.uint8)
+        words = np.zeros((schema.columns, n), np.uint64)
+        reading.append(_Reading(schema_id, schema, last, width, words))
+    return reading
+
+
+def _table(schema: ReadSchema, words: UInt64, payload: _Cursor, resolution_ns: int) -> SignalTable:
     values: dict[Kind, NDArray[Any]] = {}
     row = 1
-    for kind, k in counts.items():
+    for kind, k in schema.counts.items():
         bits = words[row : row + k]
         values[kind] = (
             bits.astype(np.uint32).view(np.float32) if kind == "float32" else bits.view(kind)

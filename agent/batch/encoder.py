@@ -1,5 +1,6 @@
 """The pure half of writing a batch: tables and records in, bytes to append out."""
 
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,12 +22,18 @@ from agent.batch.schema import pack_schema
 from agent.blocks import SignalTable, TableSchema, concatenate
 from agent.clock import MILLISECOND
 
-LEVEL = 5
-"""zstd's. On full-bus traffic, higher levels cost several times the CPU for a few per cent."""
-
+_P = zstd.CompressionParameter
 _OPTIONS = {
-    int(zstd.CompressionParameter.compression_level): LEVEL,
-    int(zstd.CompressionParameter.window_log): WINDOW_LOG,
+    # A second of signals is some hundred bytes to some ten kilobytes: small tables that are
+    # searched well (and matches of 3 bytes) pack it better than a high level's large ones, at a
+    # tenth of the time; the benchmarks print the figures.
+    int(_P.window_log): WINDOW_LOG,
+    int(_P.strategy): int(zstd.Strategy.btultra),
+    int(_P.hash_log): 16,
+    int(_P.chain_log): 16,
+    int(_P.search_log): 5,
+    int(_P.target_length): 32,
+    int(_P.min_match): 3,
 }
 
 Entry = tuple[Record, dict[str, Any]]
@@ -72,7 +79,7 @@ class BatchEncoder:
         )
         self.chunks += 1
         self.samples += samples
-        return self._count(pack_chunk(payload, samples, NEW_FRAME if new_frame else 0))
+        return self._count(pack_chunk(payload, NEW_FRAME if new_frame else 0))
 
     def finish(self, footer: dict[str, Any] | None = None) -> bytes:
         """The footer, which seals the batch."""
@@ -100,14 +107,16 @@ class BatchEncoder:
         parts: list[bytes] = []
         records: list[list[tuple[int, SignalTable]]] = []
         samples = room = 0
-        for key, group in groups.items():
-            table = concatenate(group)
-            samples += table.samples
-            self._note_times(table)
-            schema_id = self._schemas.get(key)
-            if schema_id is None:
+        for key in groups:
+            if key not in self._schemas:
                 schema_id = self._schemas[key] = len(self._schemas)
                 parts.append(pack_record(Record.SCHEMA, pack_schema(schema_id, *key)))
+        for schema_id, key in sorted(
+            ((self._schemas[k], k) for k in groups), key=operator.itemgetter(0)
+        ):
+            table = concatenate(groups[key])
+            samples += table.samples
+            self._note_times(table)
             width = len(table.schema.signals) + 1
             step = max(1, MAX_VALUES // width)
             for begin in range(0, len(table), step):
@@ -130,4 +139,4 @@ class BatchEncoder:
 
 def pack_footer(footer: dict[str, Any]) -> bytes:
     """The footer chunk: plain msgpack, so that it can be read without decoding the rest."""
-    return pack_chunk(pack_map(footer), 0, FOOTER)
+    return pack_chunk(pack_map(footer), FOOTER)

@@ -3,7 +3,7 @@
 All integers are little-endian.
 
     file   = magic[8] format:u16 zero:u16 features:u32 size:u32 crc:u32 header[size] chunk*
-    chunk  = crc:u32 size:u32 samples:u32 flags:u8 zero[3] payload[size]
+    chunk  = crc:u32 size:u24 flags:u8 payload[size]
     record = type:u8 size:u32 msgpack-map[size]
 
 `crc` is CRC32C, in the file header over all before it and the header map after it, in a chunk over
@@ -40,15 +40,14 @@ NEW_FRAME: Final = 1
 FOOTER: Final = 2
 
 MAX_HEADER: Final = 1 << 20
-MAX_CHUNK: Final = 16 << 20
+MAX_CHUNK: Final = (1 << 24) - 1
 MAX_CHUNK_CONTENT: Final = 64 << 20
 MAX_VALUES: Final = 1 << 22
 """Rows times (columns + 1) of one samples record, at the most."""
-WINDOW_LOG: Final = 20
+WINDOW_LOG: Final = 18
 
 _FIXED: Final = struct.Struct("<8sHHIII")
-_CHUNK: Final = struct.Struct("<IIIB3x")
-_AFTER_CRC: Final = struct.Struct("<IIB3x")
+_CHUNK: Final = struct.Struct("<II")
 _RECORD: Final = struct.Struct("<BI")
 CHUNK_HEAD: Final = _CHUNK.size
 
@@ -72,7 +71,6 @@ class Record(enum.IntEnum):
 class ChunkHead:
     crc: int
     size: int
-    samples: int
     flags: int
 
 
@@ -125,8 +123,8 @@ def unpack_header(data: bytes | memoryview, name: str) -> tuple[dict[str, Any], 
     return unpack_map(body, f"{name}: the header"), end
 
 
-def pack_chunk(payload: bytes, samples: int, flags: int) -> bytes:
-    rest = _AFTER_CRC.pack(len(payload), samples, flags) + payload
+def pack_chunk(payload: bytes, flags: int) -> bytes:
+    rest = struct.pack("<I", len(payload) | flags << 24) + payload
     return struct.pack("<I", google_crc32c.value(rest)) + rest
 
 
@@ -134,8 +132,9 @@ def unpack_chunk(data: bytes | memoryview, offset: int) -> ChunkHead | None:
     """The head of the chunk at an offset; None at the end, also where it cannot be one."""
     if offset + CHUNK_HEAD > len(data):
         return None
-    head = ChunkHead(*_CHUNK.unpack_from(data, offset))
-    if not 0 < head.size <= MAX_CHUNK or offset + CHUNK_HEAD + head.size > len(data):
+    crc, size_and_flags = _CHUNK.unpack_from(data, offset)
+    head = ChunkHead(crc, size_and_flags & MAX_CHUNK, size_and_flags >> 24)
+    if head.size == 0 or offset + CHUNK_HEAD + head.size > len(data):
         return None
     return head
 

@@ -42,12 +42,17 @@ class Scan:
 
     chunks: int = 0
     bad_chunks: int = 0
-    samples: int = 0
     footer: dict[str, Any] | None = None
     end: int = 0
     """Offset behind the last whole chunk."""
     trailing: int = 0
     """Bytes behind `end` that are not zero padding."""
+
+    @property
+    def samples(self) -> int | None:
+        """How many values the footer says; None of a file that is not sealed."""
+        samples = self.footer.get("samples") if self.footer else None
+        return samples if isinstance(samples, int) else None
 
     @property
     def sealed(self) -> bool:
@@ -85,7 +90,6 @@ def scan_chunks(data: bytes | memoryview | mmap.mmap, offset: int) -> Scan:
                 scan.bad_chunks += 1
             break
         scan.chunks += 1
-        scan.samples += head.samples
     scan.trailing = len(bytes(view[scan.end :]).rstrip(b"\0"))
     return scan
 
@@ -133,8 +137,8 @@ def _resynchronise(view: memoryview, offset: int) -> int | None:
 class BatchReader:
     """One batch file: `header`, `scan()` and `records()`.
 
-    `lost_chunks` and `lost_samples` count, while `records()` runs, what could not be read; `notes`
-    says why, in sentences.
+    `lost_chunks` counts, while `records()` runs, what could not be read; `notes` says why, in
+    sentences.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -160,7 +164,6 @@ class BatchReader:
             raise BatchError(f"{self.path}: the header names no time resolution")
         self._resolution_ns = resolution
         self.lost_chunks = 0
-        self.lost_samples = 0
         self.notes: list[str] = []
 
     @property
@@ -176,7 +179,7 @@ class BatchReader:
         `kind` is the lower-case name of a `Record`; the value of `samples` is a SignalTable (one
         item a table), of all others the map. Unknown records are skipped.
         """
-        self.lost_chunks = self.lost_samples = 0
+        self.lost_chunks = 0
         self.notes = []
         schemas: dict[int, ReadSchema] = {}
         state: State = {}
@@ -184,7 +187,7 @@ class BatchReader:
         for at, head in _chunks(self._view, self._begin):
             if head is None:
                 stream = None
-                self._lose(at, 0, "its checksum is wrong")
+                self._lose(at, "its checksum is wrong")
                 continue
             if head.flags & FOOTER:
                 return
@@ -192,20 +195,19 @@ class BatchReader:
                 stream = zstd.ZstdDecompressor(options=_DECODER_OPTIONS)
                 state.clear()
             if stream is None:
-                self._lose(at, head.samples, "it continues a damaged one")
+                self._lose(at, "it continues a damaged one")
                 continue
             payload = self._view[at + CHUNK_HEAD : at + CHUNK_HEAD + head.size]
             try:
                 items = self._unpack(_inflate(stream, payload), schemas, state)
             except BatchError as e:
                 stream = None
-                self._lose(at, head.samples, str(e))
+                self._lose(at, str(e))
                 continue
             yield from items
 
-    def _lose(self, at: int, samples: int, why: str) -> None:
+    def _lose(self, at: int, why: str) -> None:
         self.lost_chunks += 1
-        self.lost_samples += samples
         if len(self.notes) < 10:
             self.notes.append(f"{self.path}: the chunk at byte {at} cannot be read: {why}")
 
@@ -227,6 +229,10 @@ class BatchReader:
             else:
                 items.append((Record(kind).name.lower(), value))
         return items
+
+    def count_samples(self) -> int:
+        """How many values can be read."""
+        return sum(value.samples for kind, value in self.records() if kind == "samples")
 
     def anchors(self) -> list[Anchor]:
         """All clock anchors that the file holds."""
