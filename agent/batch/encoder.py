@@ -7,14 +7,13 @@ from typing import Any
 from agent.batch.columns import State, pack_tables
 from agent.batch.format import (
     CHUNKS_PER_FRAME,
-    FOOTER,
     MAX_VALUES,
     NEW_FRAME,
     WINDOW_LOG,
     Record,
     pack_chunk,
+    pack_footer,
     pack_header,
-    pack_map,
     pack_record,
     zstd,
 )
@@ -135,8 +134,3 @@ class BatchEncoder:
         first, last = int(table.time.min()), int(table.time.max())
         self._first_ns = first if self._first_ns is None else min(first, self._first_ns)
         self._last_ns = last if self._last_ns is None else max(last, self._last_ns)
-
-
-def pack_footer(footer: dict[str, Any]) -> bytes:
-    """The footer chunk: plain msgpack, so that it can be read without decoding the rest."""
-    return pack_chunk(pack_map(footer), FOOTER)

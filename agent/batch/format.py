@@ -6,6 +6,8 @@ All integers are little-endian.
     chunk  = crc:u32 size:u24 flags:u8 payload[size]
     record = type:u8 size:u32 msgpack-map[size]
 
+    end    = size:u32 "BAEV"                        behind the footer chunk: its size, head included
+
 `crc` is CRC32C, in the file header over all before it and the header map after it, in a chunk over
 everything that follows it. A chunk of size 0 (or the end of the file) is the end.
 """
@@ -33,6 +35,7 @@ FORMAT: Final = 1
 FEATURE_ZSTD: Final = 1
 KNOWN_FEATURES: Final = FEATURE_ZSTD
 MEDIA_TYPE: Final = "application/vnd.vehicle-edge-agent.batch"
+END_MAGIC: Final = b"BAEV"
 SUFFIX: Final = ".batch"
 
 CHUNKS_PER_FRAME: Final = 16
@@ -50,6 +53,7 @@ _FIXED: Final = struct.Struct("<8sHHIII")
 _CHUNK: Final = struct.Struct("<II")
 _RECORD: Final = struct.Struct("<BI")
 CHUNK_HEAD: Final = _CHUNK.size
+END_SIZE: Final = 8
 
 
 class Record(enum.IntEnum):
@@ -137,6 +141,29 @@ def unpack_chunk(data: bytes | memoryview, offset: int) -> ChunkHead | None:
     if head.size == 0 or offset + CHUNK_HEAD + head.size > len(data):
         return None
     return head
+
+
+def pack_footer(footer: dict[str, Any]) -> bytes:
+    """The footer chunk, plain msgpack so that it can be read without the rest, and the end mark."""
+    chunk = pack_chunk(pack_map(footer), FOOTER)
+    return chunk + struct.pack("<I4s", len(chunk), END_MAGIC)
+
+
+def footer_from_tail(tail: bytes) -> dict[str, Any] | None:
+    """The footer from the last bytes of a file; None where it has none or more are needed."""
+    if len(tail) < END_SIZE + CHUNK_HEAD:
+        return None
+    size, magic = struct.unpack("<I4s", tail[-END_SIZE:])
+    begin = len(tail) - END_SIZE - size
+    if magic != END_MAGIC or begin < 0:
+        return None
+    head = unpack_chunk(tail, begin)
+    if head is None or not head.flags & FOOTER or not chunk_is_whole(tail, begin, head):
+        return None
+    try:
+        return unpack_map(tail[begin + CHUNK_HEAD : begin + CHUNK_HEAD + head.size], "the footer")
+    except BatchError:
+        return None
 
 
 def chunk_is_whole(data: bytes | memoryview, offset: int, head: ChunkHead) -> bool:

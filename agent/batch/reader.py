@@ -14,6 +14,8 @@ from typing import Any
 from agent.batch.columns import ReadSchema, State, unpack_tables
 from agent.batch.format import (
     CHUNK_HEAD,
+    END_MAGIC,
+    END_SIZE,
     FOOTER,
     MAX_CHUNK_CONTENT,
     NEW_FRAME,
@@ -88,6 +90,8 @@ def scan_chunks(data: bytes | memoryview | mmap.mmap, offset: int) -> Scan:
                 scan.footer = unpack_map(body, "the footer")
             except BatchError:
                 scan.bad_chunks += 1
+            if bytes(view[scan.end + 4 : scan.end + END_SIZE]) == END_MAGIC:
+                scan.end += END_SIZE
             break
         scan.chunks += 1
     scan.trailing = len(bytes(view[scan.end :]).rstrip(b"\0"))

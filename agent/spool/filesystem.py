@@ -1,0 +1,124 @@
+"""The seam to the file system: everything that the spool asks of a disk."""
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class FileSystem(Protocol):
+    """Every method raises OSError as the kernel does."""
+
+    def make_folder(self, path: Path) -> None: ...
+    def names(self, path: Path) -> list[str]: ...
+    def size(self, path: Path) -> int: ...
+    def read(self, path: Path) -> bytes: ...
+    def read_tail(self, path: Path, size: int) -> bytes: ...
+    def create(self, path: Path) -> int: ...
+    def reserve(self, handle: int, size: int) -> None: ...
+    def open_append(self, path: Path) -> int: ...
+    def write_at(self, handle: int, offset: int, data: bytes) -> None: ...
+    def sync(self, handle: int) -> None: ...
+    def truncate(self, handle: int, size: int) -> None: ...
+    def close(self, handle: int) -> None: ...
+    def link(self, source: Path, target: Path) -> None: ...
+    def rename(self, source: Path, target: Path) -> None: ...
+    def unlink(self, path: Path) -> None: ...
+    def sync_folder(self, path: Path) -> None: ...
+    def replace_durably(self, path: Path, data: bytes) -> None: ...
+    def free_bytes(self, path: Path) -> int: ...
+    def lock(self, path: Path) -> int: ...
+
+
+class RealFileSystem:
+    """The kernel's."""
+
+    def make_folder(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True, mode=0o750)
+
+    def names(self, path: Path) -> list[str]:
+        return sorted(entry.name for entry in path.iterdir())
+
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
+
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def read_tail(self, path: Path, size: int) -> bytes:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - size))
+            return file.read(size)
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+
+    def reserve(self, handle: int, size: int) -> None:
+        """Set space aside, so that appending changes no metadata; no matter where that fails."""
+        with contextlib.suppress(OSError):
+            os.posix_fallocate(handle, 0, size)
+
+    def open_append(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def write_at(self, handle: int, offset: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(handle, view, offset)
+            if not written:
+                raise OSError(errno.EIO, "the disk took nothing")
+            offset += written
+            view = view[written:]
+
+    def sync(self, handle: int) -> None:
+        os.fdatasync(handle)
+
+    def truncate(self, handle: int, size: int) -> None:
+        os.ftruncate(handle, size)
+
+    def close(self, handle: int) -> None:
+        os.close(handle)
+
+    def link(self, source: Path, target: Path) -> None:
+        os.link(source, target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.rename(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def sync_folder(self, path: Path) -> None:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def replace_durably(self, path: Path, data: bytes) -> None:
+        """Write a small file so that a power cut leaves the old or the new content."""
+        temporary = path.with_name(path.name + ".new")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        try:
+            self.write_at(handle, 0, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        temporary.replace(path)
+        self.sync_folder(path.parent)
+
+    def free_bytes(self, path: Path) -> int:
+        stat = os.statvfs(path)
+        return stat.f_bavail * stat.f_frsize
+
+    def lock(self, path: Path) -> int:
+        """Take the lock for as long as the handle is open; BlockingIOError where it is taken."""
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise
+        return handle

@@ -1,0 +1,332 @@
+"""The loop of one uplink: outbox -> transport -> policy -> outbox and ledger.
+
+Everything that touches the disk runs in threads. What a success or a quarantine changes, files and
+ledger, changes in one call in one thread: a cancelled sender leaves nothing half done.
+"""
+
+import asyncio
+import collections
+import dataclasses
+import logging
+import random as _random
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal, TypedDict
+
+from agent.clock import SECOND, BootNs, Clock
+from agent.errors import AgentError
+from agent.ledger import Ledger
+from agent.settings import Uplink
+from agent.spool.outbox import Outbox, Parcel
+from agent.uplink import wire
+from agent.uplink.budget import RetryBudget
+from agent.uplink.policy import (
+    Acknowledged,
+    Answer,
+    Ask,
+    Decision,
+    Fault,
+    Hold,
+    PassOver,
+    Policy,
+    Quarantine,
+    Wait,
+)
+from agent.uplink.transport import Gone, HttpTransport
+
+_log = logging.getLogger("edge_agent.uplink")
+
+# asyncio's clock stands still while the computer is suspended, the boot clock does not: a longer
+# wait is looked at again this often.
+_LOOK_S: Final = 60.0
+
+State = Literal["idle", "sending", "waiting", "held"]
+
+
+class Status(TypedDict):
+    """What the status page shows of an uplink; fit for JSON, and without secrets."""
+
+    name: str
+    url: str
+    state: State
+    why: str
+    until_s: float | None
+    last_success_s_ago: float | None
+    sent_batches: int
+    sent_bytes: int
+    quarantined_batches: int
+    attempts: int
+    retries: int
+    answers: dict[str, int]
+
+
+@dataclasses.dataclass(slots=True)
+class _Totals:
+    sent_batches: int = 0
+    sent_bytes: int = 0
+    quarantined_batches: int = 0
+    attempts: int = 0
+    retries: int = 0
+    answers: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+
+class Sender:
+    """Sends what waits for one uplink, until it is cancelled.
+
+    `sleep` and `random` are seams for tests: what waits between attempts, and numbers in [0, 1).
+
+    Raises:
+        ConfigError: the address is a template without `{batch_id}`.
+    """
+
+    def __init__(
+        self,
+        settings: Uplink,
+        vehicle: str,
+        outbox: Outbox,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        budget: RetryBudget,
+        random: Callable[[], float] = _random.random,
+        user_agent: str = "vehicle-edge-agent",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._name = settings.name
+        self._url = wire.shown(settings.url)
+        self._outbox = outbox
+        self._ledger = ledger
+        self._clock = clock
+        self._budget = budget
+        self._sleep = sleep
+        self._transport = HttpTransport(settings, vehicle, user_agent)
+        self._policy = Policy(settings.kind, random)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._new = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._woken = False
+        self._state: State = "waiting"
+        self._why = "not started yet"
+        self._until: BootNs | None = None
+        self._pass_until = BootNs(0)
+        self._suspects: dict[str, Parcel] = {}
+        self._gone: str | None = None
+        self._said: set[str] = set()
+        self._last_success: BootNs | None = None
+        self._totals = _Totals()
+        ledger.open("uplink", self._name)
+
+    async def run(self) -> None:
+        """Send until cancelled. Nothing that a receiver, the link or the spool does ends it."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            while True:
+                parcel = await self._choose()
+                if parcel is not None:
+                    await self._attempt(parcel)
+        finally:
+            self._loop = None
+            await self._transport.close()
+
+    def wake(self) -> None:
+        """Something new waits. From any thread; ends no back-off and no hold."""
+        self._woken = True
+        if (loop := self._loop) is None:
+            return  # run() looks before it waits
+        try:
+            loop.call_soon_threadsafe(self._new.set)
+        except RuntimeError:
+            return  # the loop has ended meanwhile, and the sender with it
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for this uplink. Touches no disk."""
+        return self._empty.is_set() and not self._woken
+
+    async def drained(self) -> None:
+        """Wait until nothing waits for this uplink: for a while only, at the end of the agent."""
+        while not self.idle:
+            self._empty.clear()
+            await self._empty.wait()
+
+    @property
+    def state(self) -> Status:
+        """How this uplink is, and why."""
+        now = self._clock.boot()
+        ended = self._last_success
+        totals = self._totals
+        return {
+            "name": self._name,
+            "url": self._url,
+            "state": self._state,
+            "why": self._why,
+            "until_s": None if self._until is None else max(0, self._until - now) / SECOND,
+            "last_success_s_ago": None if ended is None else (now - ended) / SECOND,
+            "sent_batches": totals.sent_batches,
+            "sent_bytes": totals.sent_bytes,
+            "quarantined_batches": totals.quarantined_batches,
+            "attempts": totals.attempts,
+            "retries": totals.retries,
+            "answers": dict(totals.answers),
+        }
+
+    async def _choose(self) -> Parcel | None:
+        """The batch to send now; None after a wait, when it is time to look again."""
+        self._woken = False
+        self._new.clear()
+        refused = self._policy.pass_over
+        try:
+            if refused:
+                other = await asyncio.to_thread(self._outbox.next, refused)
+                if other is not None:
+                    return other
+                if not self._policy.held and self._clock.boot() < self._pass_until:
+                    await self._pause(self._pass_until, or_new=True)
+                    return None
+            parcel = await asyncio.to_thread(self._outbox.next)
+        except (AgentError, OSError) as e:
+            await self._spool_failed("", e)
+            return None
+        if parcel is None:
+            self._policy.emptied()
+            self._suspects.clear()
+            if not self._policy.held:
+                self._show("idle", "nothing waits")
+            self._empty.set()
+            await self._new.wait()
+            self._empty.clear()
+        return parcel
+
+    async def _attempt(self, parcel: Parcel) -> None:
+        policy = self._policy
+        retry = policy.retries(parcel.batch_id)
+        if retry:
+            while lacking := self._budget.take(self._clock.boot()):
+                await self._sleep(lacking)
+        if not policy.held:
+            self._show("sending", self._why if retry else f"sending {parcel.batch_id}")
+        try:
+            answer = await self._transport.put(parcel)
+        except Gone:
+            await self._vanished(parcel)
+            return
+        self._gone = None
+        self._totals.attempts += 1
+        self._totals.retries += retry
+        self._count(answer)
+        decision = policy.answered(parcel.batch_id, answer, self._clock.boot())
+        if isinstance(decision, Ask):
+            answer = await self._transport.ask(parcel)
+            self._count(answer, "HEAD ")
+            decision = policy.asked(parcel.batch_id, answer, self._clock.boot())
+        try:
+            await self._carry_out(decision, parcel, answer)
+        except (AgentError, OSError) as e:
+            await self._spool_failed(parcel.batch_id, e)
+
+    async def _carry_out(self, decision: Decision, parcel: Parcel, answer: Answer) -> None:
+        match decision:
+            case Acknowledged(judged):
+                await self._acknowledge(parcel)
+                for batch_id, reason in judged:
+                    if suspect := self._suspects.pop(batch_id, None):
+                        await self._quarantine(suspect, reason)
+            case Quarantine(reason):
+                await self._quarantine(parcel, reason)
+            case PassOver(until, why):
+                self._suspects = {parcel.batch_id: parcel}
+                self._pass_until = until
+                self._show("waiting", why, until)  # what comes of it is logged
+            case Wait(until, why, slow):
+                self._trouble("waiting", f"slow {answer.status}" if slow else "later", why, until)
+                await self._pause(until)
+            case Hold(until, why, reload):
+                self._suspects.clear()
+                if reload and await self._transport.reload() and self._policy.renewed():
+                    return
+                key = f"hold {answer.status or answer.fault.name}"
+                self._trouble("held", key, why, until)
+                await self._pause(until)
+                await self._transport.reload()
+
+    async def _acknowledge(self, parcel: Parcel) -> None:
+        def acknowledge() -> None:
+            # One that was evicted while it was under way is in the ledger already.
+            if self._outbox.acknowledge(parcel):
+                n = parcel.samples
+                self._ledger.add("uplink", self._name, waiting=-n, acknowledged=n)
+
+        await asyncio.to_thread(acknowledge)
+        self._transport.forget(parcel.batch_id)
+        self._suspects.pop(parcel.batch_id, None)
+        self._last_success = self._clock.boot()
+        self._totals.sent_batches += 1
+        self._totals.sent_bytes += parcel.size
+        if self._said:
+            _log.info("uplink %s: batches are accepted again", self._name)
+            self._said.clear()
+        self._show("sending", "")
+
+    async def _quarantine(self, parcel: Parcel, reason: str) -> None:
+        def quarantine() -> None:
+            if self._outbox.quarantine(parcel, reason):
+                n = parcel.samples
+                self._ledger.add("uplink", self._name, waiting=-n, quarantined=n)
+
+        await asyncio.to_thread(quarantine)
+        self._transport.forget(parcel.batch_id)
+        self._totals.quarantined_batches += 1
+        _log.warning("uplink %s: %s is in quarantine: %s", self._name, parcel.batch_id, reason)
+
+    async def _vanished(self, parcel: Parcel) -> None:
+        """Evicted meanwhile, so the next one; unless the outbox goes on naming it."""
+        self._policy.forget(parcel.batch_id)
+        self._suspects.pop(parcel.batch_id, None)
+        self._transport.forget(parcel.batch_id)
+        again, self._gone = self._gone == parcel.batch_id, parcel.batch_id
+        if again:
+            error = FileNotFoundError(0, f"{parcel.path} is not there")
+            await self._spool_failed(parcel.batch_id, error)
+
+    async def _spool_failed(self, batch_id: str, error: Exception) -> None:
+        detail = getattr(error, "strerror", None) or str(error)
+        answer = Answer(fault=Fault.SPOOL, detail=detail)
+        decision = self._policy.answered(batch_id, answer, self._clock.boot())
+        if isinstance(decision, Wait | Hold):
+            state: State = "held" if isinstance(decision, Hold) else "waiting"
+            self._trouble(state, "spool", decision.why, decision.until)
+            await self._pause(decision.until)
+
+    async def _pause(self, until: BootNs, *, or_new: bool = False) -> None:
+        self._until = until
+        try:
+            while (left := until - self._clock.boot()) > 0 and not (or_new and self._new.is_set()):
+                sleep = self._sleep(min(left / SECOND, _LOOK_S))
+                await (_first(sleep, self._new.wait()) if or_new else sleep)
+        finally:
+            self._until = None
+
+    def _count(self, answer: Answer, prefix: str = "") -> None:
+        what = answer.fault.name.lower() if answer.status is None else str(answer.status)
+        self._totals.answers[prefix + what] += 1
+
+    def _show(self, state: State, why: str, until: BootNs | None = None) -> None:
+        self._state, self._why, self._until = state, why, until
+
+    def _trouble(self, state: State, key: str, why: str, until: BootNs) -> None:
+        """Show it; log it when it is of a new kind since the last success."""
+        self._show(state, why, until)
+        if key not in self._said:
+            self._said.add(key)
+            left = (until - self._clock.boot()) / SECOND
+            _log.warning("uplink %s: %s; %s, next in %.0f s", self._name, why, state, left)
+
+
+async def _first(*things: Awaitable[object]) -> None:
+    """Wait for the first of these, and end the others."""
+    tasks = [asyncio.ensure_future(thing) for thing in things]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
