@@ -33,7 +33,7 @@ class Outbox(Protocol):
     uplink: str
 
     def next(self, but: frozenset[str] = frozenset()) -> Parcel | None:
-        """The most urgent batch but these: lanes in order, the newest telemetry, then the oldest."""
+        """The most urgent batch but these: by lane, the newest telemetry first, then the oldest."""
         ...
 
     def acknowledge(self, parcel: Parcel) -> bool:

@@ -42,8 +42,9 @@ but passed over: another one is sent. If that one gets a 2xx, the endpoint is we
 batch goes to quarantine. If it is refused too, it is the endpoint: hold, and nothing has been
 quarantined. Refused batches are remembered and passed over by probes too, so that two bad batches
 in a row cannot block an uplink for ever: after a probe that got a 2xx each of them is tried again
-and judged by the next one. Two things are proven by the batch alone, so it goes to quarantine at once, but never two in a row
-without a 2xx between: an identity conflict, and a file that cannot be read.
+and judged by the next one. Two things are proven by the batch alone, so it goes to quarantine at
+once, but never two in a row without a 2xx between: an identity conflict, and a file that cannot be
+read.
 
 **A lost answer** costs one request: the next PUT of the same bytes is answered 412, HEAD shows
 our digest, the batch is unlinked. A HEAD is no proof that the endpoint takes batches today: it

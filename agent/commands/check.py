@@ -1,0 +1,93 @@
+"""`edge-agent check`: everything that can be wrong in configuration, plan and databases."""
+
+import argparse
+import json
+from pathlib import Path
+
+from agent.commands.run import add_config, find_config
+
+
+def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = sub.add_parser(
+        "check",
+        help="check configuration, plan and DBC files before they run",
+        description="Check the device file, its collection plan (or the given one) and their "
+        "database files. Exit status 0: good; 1: usable, with findings; 2: not usable.",
+    )
+    add_config(parser)
+    parser.add_argument("plan", nargs="?", type=Path, help="check this plan in place of its own")
+    parser.add_argument(
+        "--schema",
+        choices=("device", "plan"),
+        help="print the JSON Schema of agent.toml or of a plan, and do nothing else",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check; prints what was found.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        DatabaseError: a database file cannot be used.
+    """
+    from agent.errors import ConfigError, DatabaseError
+    from agent.ota import load_factory_plan
+    from agent.settings import load_device, schema
+
+    if args.schema:
+        print(json.dumps(schema(args.schema), indent=2))
+        return 0
+    path = find_config(args.config)
+    device = load_device(path)
+    if args.plan:
+        device.plan = str(args.plan.absolute())
+    try:
+        plan = load_factory_plan(device)
+    except DatabaseError as e:
+        raise ConfigError(str(e)) from e
+    findings = [str(finding) for finding in plan.database.findings]
+    findings += _unused(device.plan, plan.campaigns, [u.name for u in device.uplink])
+    campaigns = {c.name: len(c.signals) for c in plan.campaigns}
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "config": str(path),
+                    "vehicle": device.vehicle,
+                    "plan": plan.name,
+                    "buses": [bus.name for bus in device.bus],
+                    "uplinks": [uplink.name for uplink in device.uplink],
+                    "campaigns": campaigns,
+                    "findings": findings,
+                }
+            )
+        )
+        return 1 if findings else 0
+    print(f"{path}: vehicle {device.vehicle}")
+    print(f"  buses: {', '.join(bus.name for bus in device.bus) or 'none'}")
+    print(f"  uplinks: {', '.join(uplink.name for uplink in device.uplink) or 'none'}")
+    print(f"{device.plan}: plan {plan.name}")
+    for name, count in campaigns.items():
+        print(f"  campaign {name}: {count:,} signals")
+    for finding in findings:
+        print(f"finding: {finding}")
+    print("Good." if not findings else f"Usable, with {len(findings)} findings.")
+    return 1 if findings else 0
+
+
+def _unused(plan: str, campaigns: object, uplinks: list[str]) -> list[str]:
+    from agent.collect import CompiledCampaign
+
+    named = {
+        uplink
+        for campaign in (campaigns if isinstance(campaigns, tuple) else ())
+        if isinstance(campaign, CompiledCampaign)
+        for uplink in campaign.uplinks
+    }
+    return [
+        f'{plan}: no campaign sends to the uplink "{uplink}"'
+        for uplink in uplinks
+        if uplink not in named
+    ]

@@ -1,0 +1,54 @@
+"""`edge-agent status`: how a running agent is."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.commands.run import add_config, find_config
+
+
+def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = sub.add_parser(
+        "status",
+        help="ask a running agent how it is",
+        description="Ask a running agent over its local socket: buses, uplinks, why something "
+        "waits, and the ledger. Exit status 1 where the ledger does not close or no agent answers.",
+    )
+    add_config(parser)
+    parser.add_argument("--socket", type=Path, help="the socket, in place of the device file's")
+    parser.add_argument("--watch", action="store_true", help="show it again each second")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print.
+
+    Raises:
+        AgentError: no agent answers.
+    """
+    from agent.observe.socket import ask
+    from agent.settings import load_device
+
+    path = args.socket or Path(load_device(find_config(args.config)).socket)
+    while True:
+        status = ask(path, "status")
+        _show(status, as_json=args.json, again=args.watch)
+        if not args.watch:
+            return 1 if status["differences"] else 0
+        time.sleep(1)
+
+
+def _show(status: dict[str, Any], *, as_json: bool, again: bool) -> None:
+    from agent.observe.report import status_lines
+
+    if as_json:
+        print(json.dumps(status))
+        return
+    if again and sys.stdout.isatty():
+        print("\x1b[H\x1b[2J", end="")
+    for line in status_lines(status):
+        print(line)

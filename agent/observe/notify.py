@@ -1,0 +1,27 @@
+"""systemd's notification socket (sd_notify(3)): a datagram, no library needed."""
+
+import os
+import socket
+from collections.abc import Mapping
+
+
+def notify(message: str, environment: Mapping[str, str] | None = None) -> bool:
+    """Tell systemd, such as `READY=1`; False where nobody listens."""
+    address = (os.environ if environment is None else environment).get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.connect(address)
+            sender.sendall(message.encode())
+    except OSError:
+        return False
+    return True
+
+
+def watchdog_interval_s(environment: Mapping[str, str] | None = None) -> float | None:
+    """Half of what systemd allows between two `WATCHDOG=1`; None without a watchdog."""
+    value = (os.environ if environment is None else environment).get("WATCHDOG_USEC", "")
+    return int(value) / 2e6 if value.isdigit() and int(value) else None

@@ -1,0 +1,110 @@
+"""A status as text for a person."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agent.ledger import differences
+
+
+def size(n: float) -> str:
+    """Bytes for people: `812 B`, `3.4 kB`, `96 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000 or unit == "GB":
+            return f"{n:.0f} {unit}" if unit == "B" or n >= 10 else f"{n:.1f} {unit}"
+        n /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `5 min`, `3 h 20 min`, `2 d 4 h`."""
+    s = int(seconds)
+    if s < 120:
+        return f"{s} s"
+    if s < 7200:
+        return f"{s // 60} min"
+    if s < 172_800:
+        return f"{s // 3600} h {s % 3600 // 60} min"
+    return f"{s // 86_400} d {s % 86_400 // 3600} h"
+
+
+def table(rows: list[tuple[str, ...]], indent: str = "  ") -> Iterator[str]:
+    """Columns aligned: the first to the left, all others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield indent + "  ".join(cells).rstrip()
+
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "bus": (
+        "received",
+        "dropped",
+        "queued",
+        "decoded",
+        "remote",
+        "error",
+        "unknown",
+        "undecodable",
+    ),
+    "campaign": ("offered", "kept", "thinned"),
+    "uplink": (
+        "kept",
+        "memory",
+        "lost_disk",
+        "found",
+        "spooled",
+        "acknowledged",
+        "waiting",
+        "evicted",
+        "quarantined",
+    ),
+}
+_UNITS = {"bus": "frames", "campaign": "samples", "uplink": "samples"}
+
+
+def ledger_lines(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
+    """The ledger as tables, and whether it closes."""
+    for account, columns in _COLUMNS.items():
+        rows = counts.get(account)
+        if rows:
+            yield f"{account} ({_UNITS[account]})"
+            head = ("", *(c.replace("_", " ") for c in columns))
+            yield from table(
+                [head]
+                + [(name, *(f"{row.get(c, 0):,}" for c in columns)) for name, row in rows.items()]
+            )
+    wrong = differences({a: {n: dict(r) for n, r in rows.items()} for a, rows in counts.items()})
+    yield "The ledger closes." if not wrong else "The ledger does not close:"
+    for sentence in wrong:
+        yield f"  {sentence}"
+
+
+def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """A running agent, for a terminal."""
+    yield (
+        f"vehicle {status['vehicle']}, plan {status['plan']}, agent {status['agent']}, up "
+        f"{duration(status['uptime_s'])}, clock {status['clock']}"
+    )
+    for bus in status["buses"]:
+        yield f"bus {bus['name']} ({bus['kind']}): {bus['state']}"
+    for uplink in status["uplinks"]:
+        yield f"uplink {uplink['name']}: {uplink_sentence(uplink, status['spool'])}"
+    if status["spool"]["trouble"]:
+        yield f"spool: {status['spool']['trouble']}"
+    yield ""
+    yield from ledger_lines(status["ledger"])
+
+
+def uplink_sentence(uplink: Mapping[str, Any], spool: Mapping[str, Any]) -> str:
+    """Why something waits, or that nothing does."""
+    lanes = spool["lanes"].get(uplink["name"], {}).values()
+    batches, waiting = sum(v["batches"] for v in lanes), sum(v["bytes"] for v in lanes)
+    backlog = f"{batches:,} batches, {size(waiting)} wait" if batches else "nothing waits"
+    sent = f"{uplink['sent_batches']:,} batches, {size(uplink['sent_bytes'])} sent"
+    why = f": {uplink['why']}" if batches and uplink["why"] else ""
+    until = uplink["until_s"]
+    again = f" (next try in {duration(until)})" if until else ""
+    return f"{uplink['state']}; {backlog}{why}{again}; {sent}"

@@ -1,0 +1,110 @@
+"""The local socket: the running agent's side and the asking side."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from agent.errors import AgentError, ConfigError
+
+_MAX_REQUEST = 4096
+_MAX_ANSWER = 16 << 20
+_MAX_PATH = 107
+"""sun_path of sockaddr_un, less its end mark."""
+
+
+class StatusServer:
+    """Answers on a Unix socket until it is closed."""
+
+    def __init__(self, path: Path, commands: dict[str, Callable[[], Any]]) -> None:
+        """`commands` are asked in the event loop and must not wait.
+
+        Raises:
+            ConfigError: the path is too long for a socket.
+        """
+        if len(os.fsencode(path)) > _MAX_PATH:
+            raise ConfigError(
+                f"{path}: is too long for a socket (over {_MAX_PATH} bytes); set a shorter "
+                '"socket" in agent.toml'
+            )
+        self._path = path
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            ConfigError: the socket cannot be made.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(
+                self._answer, self._path, limit=_MAX_REQUEST
+            )
+            self._path.chmod(0o660)
+        except OSError as e:
+            raise ConfigError(f"{self._path}: cannot listen here: {e.strerror}") from e
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._path.unlink(missing_ok=True)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(5):
+                line = await reader.readline()
+                writer.write(json.dumps(self._reply(line)).encode() + b"\n")
+                await writer.drain()
+        except (TimeoutError, ValueError, OSError):
+            pass  # a client that misbehaves costs itself
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def _reply(self, line: bytes) -> Any:
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError):
+            return {"error": 'not understood; ask {"cmd": "status"}'}
+        command = request.get("cmd") if isinstance(request, dict) else None
+        handler = self._commands.get(command) if isinstance(command, str) else None
+        if handler is None:
+            return {"error": f"unknown command; there is: {', '.join(self._commands)}"}
+        return handler()
+
+
+def ask(path: Path, command: str, timeout_s: float = 5.0) -> Any:
+    """What a running agent answers.
+
+    Raises:
+        AgentError: no agent answers on that socket.
+    """
+    chunks = []
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
+            client.settimeout(timeout_s)
+            client.connect(os.fspath(path))
+            client.sendall(json.dumps({"cmd": command}).encode() + b"\n")
+            size = 0
+            while chunk := client.recv(1 << 16):
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > _MAX_ANSWER:
+                    raise AgentError(f"{path}: the answer does not end")
+    except OSError as e:
+        raise AgentError(
+            f"{path}: no agent answers here ({e.strerror or e}); is it running?"
+        ) from e
+    try:
+        return json.loads(b"".join(chunks))
+    except ValueError as e:
+        raise AgentError(f"{path}: what answers here is no agent") from e
