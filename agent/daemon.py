@@ -41,7 +41,8 @@ from agent.uplink.sender import Sender
 log = logging.getLogger("edge_agent")
 
 _QUEUE_BLOCKS = 8
-_JOIN_S = 1.0
+_JOIN_S = 0.5
+_LAST_WORDS_S = 0.5
 
 
 class Daemon:
@@ -94,7 +95,7 @@ class Daemon:
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._failed: list[str] = []
-        self._decoded_blocks = 0
+        self._drained = False
 
     # -- threads -----------------------------------------------------------------------------
 
@@ -150,6 +151,8 @@ class Daemon:
         self.ledger.add("bus", source.bus, bad_lines=bad)
         for note in getattr(source, "notes", ()):
             log.warning("%s", note)
+        if source.state != "reading":
+            log.info("bus %s: %s", source.bus, source.state)
 
     def _decode(self) -> None:
         try:
@@ -178,7 +181,6 @@ class Daemon:
                     no_branch=c.no_branch,
                     short=c.short,
                 )
-                self._decoded_blocks += 1
         except Exception:
             log.exception("decoding failed")
             self._failed.append("decoding failed")
@@ -220,10 +222,12 @@ class Daemon:
                 await self._until(stop)
                 notify("STOPPING=1")
                 await asyncio.to_thread(self._halt, readers, decoder)
+                await self._last_words(None if self._drained else _LAST_WORDS_S)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._store.close()
         for sentence in differences(self.ledger.snapshot()):
             log.error("the ledger does not close: %s", sentence)
             self._failed.append(sentence)
@@ -241,7 +245,14 @@ class Daemon:
         )
         self._store.seal_now()
         await _until_so(lambda: not self._waits("waiting"))
+        self._drained = True
         stop.set()
+
+    async def _last_words(self, timeout_s: float | None) -> None:
+        """What was sealed at the end, among it that the run has ended well, goes if it can."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(sender.drained() for sender in self._senders.values()))
 
     def _waits(self, *levels: str) -> bool:
         counts = self.ledger.snapshot()

@@ -478,6 +478,9 @@ class SpoolStore:
             for uplink in stream.key.uplinks:
                 self._ledger.add("uplink", uplink, memory=-lost, lost_end=lost)
             stream.pending.clear()
+
+    def close(self) -> None:
+        """Let go of the folder."""
         self.folder.close()
 
     def seal_now(self) -> None:
