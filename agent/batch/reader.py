@@ -5,7 +5,6 @@ to is bounded, and a chunk that fails costs itself and the rest of its zstd fram
 """
 
 import dataclasses
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +34,7 @@ from agent.clock import Anchor, BootNs, Quality, WallNs, best_anchor
 from agent.errors import BatchError
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_SEARCH_BYTES = 128 << 20
 _DECODER_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): WINDOW_LOG + 3}
 
 
@@ -75,31 +75,31 @@ class Scan:
         )
 
 
-def scan_chunks(data: bytes | memoryview | mmap.mmap, offset: int) -> Scan:
+def scan_chunks(data: bytes, offset: int) -> Scan:
     """Walk the chunks from an offset (the end of the header)."""
     scan = Scan(end=offset)
-    view = memoryview(data)
-    for at, head in _chunks(view, offset):
+    for at, head in _chunks(data, offset):
         if head is None:
             scan.bad_chunks += 1
             continue
         scan.end = at + CHUNK_HEAD + head.size
         if head.flags & FOOTER:
-            body = view[at + CHUNK_HEAD : scan.end]
             try:
-                scan.footer = unpack_map(body, "the footer")
+                scan.footer = unpack_map(data[at + CHUNK_HEAD : scan.end], "the footer")
             except BatchError:
                 scan.bad_chunks += 1
-            if bytes(view[scan.end + 4 : scan.end + END_SIZE]) == END_MAGIC:
+            if data[scan.end + 4 : scan.end + END_SIZE] == END_MAGIC:
                 scan.end += END_SIZE
             break
         scan.chunks += 1
-    scan.trailing = len(bytes(view[scan.end :]).rstrip(b"\0"))
+    scan.trailing = len(data[scan.end :].rstrip(b"\0"))
     return scan
 
 
-def _chunks(view: memoryview, offset: int) -> Iterator[tuple[int, ChunkHead | None]]:
+def _chunks(data: bytes, offset: int) -> Iterator[tuple[int, ChunkHead | None]]:
     """Offsets and heads of the whole chunks; a head of None stands for a stretch that is bad."""
+    view = memoryview(data)
+    patience = _SEARCH_BYTES
     while True:
         head = unpack_chunk(view, offset)
         if head is not None and chunk_is_whole(view, offset, head):
@@ -115,7 +115,7 @@ def _chunks(view: memoryview, offset: int) -> Iterator[tuple[int, ChunkHead | No
                 yield offset, None
                 offset = after
                 continue
-        found = _resynchronise(view, offset + 1)
+        found, patience = _resynchronise(data, offset + 1, patience)
         if found is None:
             if head is not None:
                 yield offset, None
@@ -124,18 +124,22 @@ def _chunks(view: memoryview, offset: int) -> Iterator[tuple[int, ChunkHead | No
         offset = found
 
 
-def _resynchronise(view: memoryview, offset: int) -> int | None:
-    """The next whole chunk that begins a zstd frame, behind a damaged length."""
-    data = bytes(view[offset:])
-    at = data.find(_ZSTD_MAGIC)
-    while at >= 0:
-        begin = offset + at - CHUNK_HEAD
-        if begin >= offset:
-            head = unpack_chunk(view, begin)
-            if head is not None and head.flags & NEW_FRAME and chunk_is_whole(view, begin, head):
-                return begin
+def _resynchronise(data: bytes, offset: int, patience: int) -> tuple[int | None, int]:
+    """The next whole chunk that begins a zstd frame, behind a damaged length.
+
+    `patience` is how many bytes may be summed up in vain, so that a hostile file costs little.
+    """
+    at = data.find(_ZSTD_MAGIC, offset + CHUNK_HEAD)
+    while at >= 0 and patience > 0:
+        begin = at - CHUNK_HEAD
+        head = unpack_chunk(data, begin)
+        if head is not None and head.flags & NEW_FRAME:
+            if chunk_is_whole(data, begin, head):
+                return begin, patience
+            patience -= head.size
+        patience -= CHUNK_HEAD
         at = data.find(_ZSTD_MAGIC, at + 1)
-    return None
+    return None, patience
 
 
 class BatchReader:
@@ -153,14 +157,10 @@ class BatchReader:
         """
         self.path = Path(path)
         try:
-            with self.path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                self._data: bytes | mmap.mmap = (
-                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-                )
-        except (OSError, ValueError) as e:
-            reason = e.strerror if isinstance(e, OSError) else str(e)
-            raise BatchError(f"{self.path}: cannot be read: {reason}") from e
+            # Read and not mapped: the spool may cut a file that is open.
+            self._data = self.path.read_bytes()
+        except OSError as e:
+            raise BatchError(f"{self.path}: cannot be read: {e.strerror}") from e
         self._view = memoryview(self._data)
         self.header, self._begin = unpack_header(self._view, str(self.path))
         resolution = self.header.get("resolution_ns")
@@ -175,7 +175,7 @@ class BatchReader:
         return len(self._view)
 
     def scan(self) -> Scan:
-        return scan_chunks(self._view, self._begin)
+        return scan_chunks(self._data, self._begin)
 
     def records(self) -> Iterator[tuple[str, Any]]:
         """(kind, value) of every record that can be read, in order.
@@ -188,7 +188,7 @@ class BatchReader:
         schemas: dict[int, ReadSchema] = {}
         state: State = {}
         stream: zstd.ZstdDecompressor | None = None
-        for at, head in _chunks(self._view, self._begin):
+        for at, head in _chunks(self._data, self._begin):
             if head is None:
                 stream = None
                 self._lose(at, "its checksum is wrong")
@@ -294,9 +294,10 @@ def read_batch(*paths: str | os.PathLike[str]) -> Iterator[SignalTable]:
         BatchError: a file is no batch, or of a newer format. Damaged chunks are left out; use
             `BatchReader` to count them.
     """
-    readers = [BatchReader(path) for path in paths]
-    anchors = [anchor for reader in readers for anchor in reader.anchors()]
-    for reader in readers:
+    # Twice one at a time, and not all at once: there may be many.
+    anchors = list(dict.fromkeys(a for path in paths for a in BatchReader(path).anchors()))
+    for path in paths:
+        reader = BatchReader(path)
         anchor = best_anchor(anchors, str(reader.header.get("boot_id", "")))
         groups: dict[tuple[TableSchema, str], list[SignalTable]] = {}
         for kind, value in reader.records():

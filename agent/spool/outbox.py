@@ -57,7 +57,8 @@ class FolderOutbox:
         uplink: str,
         folder: "SpoolFolder",
         parcels: Iterable[Parcel],
-        acknowledged: Callable[[], None],
+        acknowledged: Callable[[], None] = lambda: None,
+        lost: Callable[[Parcel, str], None] = lambda _parcel, _reason: None,
     ) -> None:
         self.uplink = uplink
         self._folder = folder
@@ -66,6 +67,7 @@ class FolderOutbox:
         self._newest = ""
         """The telemetry batch that was sealed last; it goes before the backlog."""
         self._acknowledged = acknowledged
+        self._lost = lost
         for parcel in parcels:
             self._lanes[parcel.lane][parcel.batch_id] = parcel
 
@@ -96,7 +98,10 @@ class FolderOutbox:
     def quarantine(self, parcel: Parcel, reason: str) -> bool:
         with contextlib.suppress(FileNotFoundError):
             self._folder.quarantine(parcel.path, self.uplink)
-        return self._forget(parcel)
+        if not self._forget(parcel):
+            return False
+        self._lost(parcel, f"quarantined: {reason}")
+        return True
 
     def evict(self) -> Parcel | None:
         """Give up the oldest batch of the least important lane."""

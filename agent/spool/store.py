@@ -130,7 +130,11 @@ class SpoolStore:
         for uplink in uplinks:
             parcels = found.parcels[uplink]
             self.outboxes[uplink] = FolderOutbox(
-                uplink, self.folder, parcels, functools.partial(self._alive, uplink)
+                uplink,
+                self.folder,
+                parcels,
+                functools.partial(self._alive, uplink),
+                functools.partial(self._entomb, uplink),
             )
             samples = sum(p.samples for p in parcels)
             samples += sum(left.samples for left in found.left_open if uplink in left.uplinks)
@@ -417,6 +421,17 @@ class SpoolStore:
             self._ledger.add("uplink", uplink, batches=1, bytes=size)
             self._sealed(uplink)
 
+    def _entomb(self, uplink: str, parcel: Parcel, reason: str) -> None:
+        """Say in a coming batch that this one will never arrive; from any thread."""
+        self._tombstones[uplink].append(
+            {
+                "batch_id": parcel.batch_id,
+                "samples": parcel.samples,
+                "uplink": uplink,
+                "reason": reason[:200],
+            }
+        )
+
     def _entombed(self, key: StreamKey) -> list[Entry]:
         return [
             (Record.TOMBSTONE, tombstone)
@@ -444,14 +459,7 @@ class SpoolStore:
             if victim is None:
                 return
             self._ledger.add("uplink", uplink, waiting=-victim.samples, evicted=victim.samples)
-            self._tombstones[uplink].append(
-                {
-                    "batch_id": victim.batch_id,
-                    "samples": victim.samples,
-                    "uplink": uplink,
-                    "reason": "quota" if over else "free space",
-                }
-            )
+            self._entomb(uplink, victim, "evicted: " + ("quota" if over else "free space"))
             log.warning("evicted %s of uplink %s: the spool is full", victim.batch_id, uplink)
 
     # -- the end -----------------------------------------------------------------------------

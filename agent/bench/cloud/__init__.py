@@ -1,0 +1,52 @@
+"""The reference cloud: takes batches over HTTP, keeps them, and says what is missing.
+
+It is the other end of docs/upload-protocol.md, for the bench, for tests and for a small fleet on
+one machine. It has no database: the files are the truth, and everything else is read from them.
+
+What an acknowledgement means
+    201 is answered when the file has been checked against the digest of the sender, is a batch of
+    that vehicle with that id, has only whole chunks, and has been made durable: fsync of the file,
+    rename, fsync of the folder, in this order, and the answer last. The agent unlinks its copy on
+    this word.
+
+Files
+    {data}/vehicles/{vehicle}/{day of receipt, UTC}/{batch_id}.batch
+    {data}/incoming/            half uploads; whatever is here at a start is removed
+    {data}/lock                 held while a cloud runs: a folder has one owner
+    The time of receipt is the modification time of the file, so a restart knows it. Digests and
+    summaries are computed when they are first asked for and kept in memory.
+
+Rooms
+    store.py         the files: temporary, checked, durable, found again. No HTTP.
+    uploads.py       PUT: limits, checks, statuses; all work on files is done in threads.
+    server.py        the application: addresses and questions.
+    answers.py       JSON and refusals.
+    digest.py        Content-Digest fields, RFC 9530.
+    summary.py       one batch -> what queries need of it, in one pass.
+    queries.py       what is known of each vehicle, built from summaries as batches arrive.
+    completeness.py  pure: summaries -> which runs and streams are complete, and the gaps by name.
+    gaps.py          a gap, and the sentences about it.
+    page.py          a plain page for a browser.
+
+Answers to a PUT
+    201  stored; `Content-Digest` and the JSON repeat the digest
+    200  was already here with the same digest (only without `If-None-Match: *`)
+    412  is already here (`If-None-Match: *`); HEAD tells the digest, so that the sender can judge
+    409  with code `identity-conflict`: here with other content (only without `If-None-Match: *`)
+    409  with code `digest-mismatch`: the bytes that arrived are not those that the sender digested.
+         That happened on the way, the batch itself may be good, so the status is one that the
+         sender tries again later; a 400 would make it put a good batch aside.
+    400  a malformed batch id or header field
+    404  a vehicle name that cannot be one: the address is wrong, not the batch
+    408  the upload stopped moving
+    411, 413, 415  no length, over 64 MiB, or not of the type of a batch
+    422  it arrived as it was sent, and is no batch, not this one, or damaged
+    503  too many uploads at once, or stopping; 507 the disk is full or fails: later
+
+An early answer to `Expect: 100-continue` spares the body of a batch that is already here.
+"""
+
+from agent.bench.cloud.server import create_app, serve
+from agent.bench.cloud.store import Store
+
+__all__ = ["Store", "create_app", "serve"]

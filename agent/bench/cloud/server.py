@@ -1,0 +1,208 @@
+"""The reference cloud over HTTP: its addresses, and what it answers to questions.
+
+Queries read files and decode, so all of them run in threads. What arrives is in `uploads.py`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from agent import __version__
+from agent.batch.format import MEDIA_TYPE
+from agent.bench.cloud import digest as digests
+from agent.bench.cloud.answers import as_json, plain_errors, refuse
+from agent.bench.cloud.page import landing
+from agent.bench.cloud.queries import MAX_SAMPLES, Catalogue
+from agent.bench.cloud.store import Outcome, Store, Stored
+from agent.bench.cloud.uploads import Uploads
+from agent.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+MAX_BATCH: Final = 64 << 20
+
+
+def create_app(
+    store: Store,
+    *,
+    on_received: Callable[[Outcome], None] | None = None,
+    stall_timeout_s: float = 30.0,
+    max_batch: int = MAX_BATCH,
+) -> web.Application:
+    """The application; it uses `store` and leaves closing it to the caller.
+
+    `on_received` is called in the event loop for each batch that became durable here.
+    """
+    cloud = _Cloud(store)
+
+    def received(outcome: Outcome) -> None:
+        cloud.refresh(outcome.stored.vehicle)
+        if on_received is not None:
+            on_received(outcome)
+
+    uploads = Uploads(store, received, stall_timeout_s, max_batch)
+    app = web.Application(middlewares=[plain_errors])
+    batch = "/v1/vehicles/{vehicle}/batches/{batch_id}"
+    app.router.add_route("PUT", batch, uploads.put, expect_handler=uploads.expect)
+    app.router.add_route("HEAD", batch, cloud.head)
+    app.router.add_route("GET", batch, cloud.file)
+    for path, handler in (
+        ("/", cloud.page),
+        ("/healthz", cloud.health),
+        ("/v1/vehicles", cloud.vehicles),
+        ("/v1/vehicles/{vehicle}", cloud.vehicle),
+        ("/v1/vehicles/{vehicle}/completeness", cloud.completeness),
+        ("/v1/vehicles/{vehicle}/latest", cloud.latest),
+        ("/v1/vehicles/{vehicle}/batches", cloud.batches),
+        ("/v1/vehicles/{vehicle}/samples", cloud.samples),
+    ):
+        app.router.add_get(path, handler)
+    app.on_cleanup.append(cloud.finish)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+    """Listen while the context lasts; gives the base address, with the port that was picked for 0.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except (OSError, OverflowError) as e:
+            reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {reason}; name another address with --listen"
+            ) from e
+        bound = runner.addresses[0]
+        name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        yield f"http://{name}:{bound[1]}"
+    finally:
+        await runner.cleanup()
+
+
+class _Cloud:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._catalogue = Catalogue(store)
+        self._refreshing: dict[str, asyncio.Task[None]] = {}
+
+    def refresh(self, vehicle: str) -> None:
+        """Take the batch into the answers soon; at most one such thread a vehicle."""
+        if vehicle not in self._refreshing:
+            task = asyncio.create_task(asyncio.to_thread(self._catalogue.refresh, vehicle))
+            self._refreshing[vehicle] = task
+            task.add_done_callback(lambda done: self._refreshed(vehicle, done))
+
+    def _refreshed(self, vehicle: str, task: asyncio.Task[None]) -> None:
+        self._refreshing.pop(vehicle, None)
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("the state of %s could not be brought up to date: %r", vehicle, error)
+
+    async def finish(self, app: web.Application) -> None:
+        """Wait for the threads that still read batches."""
+        await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
+
+    async def head(self, request: web.Request) -> web.Response:
+        stored = self._stored(request)
+        digest = await asyncio.to_thread(self._store.digest, stored)
+        headers = {
+            "Content-Digest": digests.field(digest),
+            hdrs.CONTENT_LENGTH: str(stored.size),
+            hdrs.CONTENT_TYPE: MEDIA_TYPE,
+        }
+        return web.Response(headers=headers)
+
+    async def file(self, request: web.Request) -> web.FileResponse:
+        stored = self._stored(request)
+        digest = digests.field(await asyncio.to_thread(self._store.digest, stored))
+        headers = {"Repr-Digest": digest, hdrs.CONTENT_TYPE: MEDIA_TYPE}
+        if hdrs.RANGE not in request.headers:
+            headers["Content-Digest"] = digest
+        return web.FileResponse(stored.path, headers=headers)
+
+    def _stored(self, request: web.Request) -> Stored:
+        stored = self._store.find(request.match_info["vehicle"], request.match_info["batch_id"])
+        if stored is None:
+            refuse(404, "unknown", "there is no such batch")
+        return stored
+
+    async def page(self, request: web.Request) -> web.Response:
+        vehicles = await asyncio.to_thread(self._catalogue.vehicles)
+        headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+        return web.Response(text=landing(vehicles), content_type="text/html", headers=headers)
+
+    async def health(self, request: web.Request) -> web.Response:
+        return as_json({"status": "ok", "agent": __version__})
+
+    async def vehicles(self, request: web.Request) -> web.Response:
+        return as_json({"vehicles": await asyncio.to_thread(self._catalogue.vehicles)})
+
+    async def vehicle(self, request: web.Request) -> web.Response:
+        return as_json(await asyncio.to_thread(self._catalogue.vehicle, self._known(request)))
+
+    async def completeness(self, request: web.Request) -> web.Response:
+        return as_json(await asyncio.to_thread(self._catalogue.completeness, self._known(request)))
+
+    async def latest(self, request: web.Request) -> web.Response:
+        vehicle = self._known(request)
+        signals = await asyncio.to_thread(self._catalogue.latest, vehicle)
+        return as_json({"vehicle": vehicle, "signals": signals})
+
+    async def batches(self, request: web.Request) -> web.Response:
+        vehicle = self._known(request)
+        batches = await asyncio.to_thread(self._catalogue.batches, vehicle)
+        return as_json({"vehicle": vehicle, "batches": batches})
+
+    async def samples(self, request: web.Request) -> web.Response:
+        vehicle, query = self._known(request), request.query
+        patterns = query.getall("signal", [])
+        if not patterns:
+            refuse(400, "query", "name signals: ?signal=Message.Signal, with * and ?")
+        limit = query.get("limit", "10000")
+        if not re.fullmatch(r"[0-9]{1,9}", limit):
+            refuse(400, "query", f"limit is a number up to {MAX_SAMPLES}")
+        answer = await asyncio.to_thread(
+            self._catalogue.samples,
+            vehicle,
+            patterns,
+            first_ns=_moment(query, "from"),
+            last_ns=_moment(query, "to"),
+            limit=min(int(limit), MAX_SAMPLES),
+        )
+        return as_json(answer)
+
+    def _known(self, request: web.Request) -> str:
+        vehicle = request.match_info["vehicle"]
+        if not self._store.batches(vehicle):
+            refuse(404, "unknown", "nothing has come from such a vehicle")
+        return vehicle
+
+
+def _moment(query: Mapping[str, str], key: str) -> int | None:
+    """Nanoseconds, or ISO 8601 (UTC where it names no zone)."""
+    text = query.get(key, "")
+    if not text:
+        return None
+    if re.fullmatch(r"-?[0-9]{1,18}|[0-9]{19}", text):
+        return min(int(text), (1 << 63) - 1)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        refuse(400, "query", f"{key} is nanoseconds, or a time such as 2024-05-01T12:00:00Z")
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return max(-(1 << 63), min(microseconds * 1000, (1 << 63) - 1))
