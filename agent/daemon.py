@@ -12,6 +12,7 @@ spool. It does not wait for the network: what is sealed is sent after the next s
 
 import asyncio
 import contextlib
+import json
 import logging
 import queue
 import signal
@@ -43,6 +44,7 @@ log = logging.getLogger("edge_agent")
 _QUEUE_BLOCKS = 8
 _JOIN_S = 0.5
 _LAST_WORDS_S = 0.5
+LAST_RUN = "last-run.json"
 
 
 class Daemon:
@@ -228,6 +230,7 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._store.close()
+        self._leave_word()
         for sentence in differences(self.ledger.snapshot()):
             log.error("the ledger does not close: %s", sentence)
             self._failed.append(sentence)
@@ -247,6 +250,12 @@ class Daemon:
         await _until_so(lambda: not self._waits("waiting"))
         self._drained = True
         stop.set()
+
+    def _leave_word(self) -> None:
+        """The last status, for whoever asks when nobody answers any more."""
+        with contextlib.suppress(OSError):
+            path = Path(self._device.state_dir) / LAST_RUN
+            path.write_text(json.dumps(self.status()) + "\n", encoding="utf-8")
 
     async def _last_words(self, timeout_s: float | None) -> None:
         """What was sealed at the end, among it that the run has ended well, goes if it can."""
