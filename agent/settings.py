@@ -103,7 +103,7 @@ class Uplink(Struct, kw_only=True, forbid_unknown_fields=True):
         str,
         Meta(
             pattern=r"^https?://[^\s]+\Z",
-            description="The base address; batches go to {url}/v1/vehicles/{vehicle}/batches/{batch_id}. "
+            description="Batches go to {url}/v1/vehicles/{vehicle}/batches/{batch_id}. "
             "An address that contains {vehicle} or {batch_id} itself is taken as a template.",
         ),
     ]
