@@ -229,6 +229,15 @@ def packaged(name: str) -> Path:
     return inside if inside.exists() else Path(__file__).parent.parent / name
 
 
+def find(path: Path, folder: str) -> Path:
+    """The file itself or, where there is none, that of this name which comes with the program."""
+    if not path.exists() and not path.is_absolute():
+        beside = packaged(str(path) if path.parts[0] == folder else f"{folder}/{path}")
+        if beside.exists():
+            return beside
+    return path
+
+
 def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Device:
     """Read `agent.toml`; paths in it come back absolute.
 

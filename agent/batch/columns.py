@@ -146,7 +146,7 @@ def _pack_first(words: UInt64) -> bytes:
 
 
 def _unpack_first(cursor: "_Cursor", count: int) -> UInt64:
-    width = np.frombuffer(cursor.take(count), np.uint8)
+    width = cursor.widths(count)
     words = np.zeros(count, np.uint64)
     for w in _WIDTHS:
         places = np.flatnonzero(width == w)
@@ -160,6 +160,16 @@ class _Cursor:
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
         self._at = 0
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise BatchError("a samples record is longer than it says")
+
+    def widths(self, count: int) -> UInt8:
+        width = np.frombuffer(self.take(count), np.uint8)
+        if not np.isin(width, _WIDTH_OF_CLASS).all():
+            raise BatchError("a samples record has columns of an impossible width")
+        return width
 
     def take(self, size: int) -> memoryview:
         piece = self._data[self._at : self._at + size]
@@ -229,6 +239,7 @@ def unpack_tables(
                     n = r.words.shape[1] - begin
                     data = columns_of.take(len(columns) * n * w)
                     r.words[columns, begin:] = _unzigzag(_from_planes(data, len(columns), n, w))
+        columns_of.end()
     except (KeyError, TypeError, ValueError) as e:
         raise BatchError(f"a samples record lacks a part or has it in the wrong form: {e}") from e
     taken = 0
@@ -242,6 +253,7 @@ def unpack_tables(
         np.cumsum(r.words, axis=1, out=r.words)
         state[r.schema_id] = Last(r.words[:, -1].copy(), r.words.shape[1])
         tables.append(_table(r.schema, r.words, payload, resolution_ns))
+    payload.end()
     return tables
 
 
@@ -266,7 +278,7 @@ def _layout(
         found.append((schema_id, n, schema, last))
     reading = []
     for schema_id, n, schema, last in found:
-        width = np.frombuffer(columns.take(schema.columns), np.uint8)
+        width = columns.widths(schema.columns)
         words = np.zeros((schema.columns, n), np.uint64)
         reading.append(_Reading(schema_id, schema, last, width, words))
     return reading

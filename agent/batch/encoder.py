@@ -1,5 +1,6 @@
 """The pure half of writing a batch: tables and records in, bytes to append out."""
 
+import dataclasses
 import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from agent.batch.columns import State, pack_tables
 from agent.batch.format import (
     CHUNKS_PER_FRAME,
+    CONTINUED,
+    MAX_CHUNK_CONTENT,
+    MAX_RECORD,
     MAX_VALUES,
     NEW_FRAME,
     WINDOW_LOG,
@@ -38,6 +42,20 @@ _OPTIONS = {
 Entry = tuple[Record, dict[str, Any]]
 
 
+@dataclasses.dataclass(slots=True)
+class _Part:
+    """A record, or the tables that become one: they are packed when their zstd frame is known."""
+
+    record: bytes = b""
+    tables: list[tuple[int, SignalTable]] = dataclasses.field(default_factory=list)
+    tables_size: int = 0
+    """The most that they can take."""
+
+    @property
+    def size(self) -> int:
+        return len(self.record) + self.tables_size
+
+
 class BatchEncoder:
     """Encodes one batch file from its first byte to its last.
 
@@ -61,24 +79,44 @@ class BatchEncoder:
         return self._count(pack_header(self._header))
 
     def chunk(self, tables: Iterable[SignalTable], entries: Sequence[Entry] = ()) -> bytes:
-        """One chunk with these tables and records; empty bytes where there is nothing to write."""
-        new_frame = self.chunks % CHUNKS_PER_FRAME == 0
-        if new_frame:
+        """A chunk with these tables and records; empty bytes where there is nothing to write.
+
+        Too much for one becomes several, which recovery keeps or cuts off together.
+        """
+        parts = self._parts(tables)
+        parts += [_Part(pack_record(kind, value)) for kind, value in entries]
+        contents: list[list[_Part]] = []
+        room = 0
+        for part in parts:
+            if part.size > room:
+                contents.append([])
+                room = MAX_CHUNK_CONTENT
+            contents[-1].append(part)
+            room -= part.size
+        return b"".join(
+            self._chunk(content, CONTINUED if i < len(contents) - 1 else 0)
+            for i, content in enumerate(contents)
+        )
+
+    def _chunk(self, parts: Sequence[_Part], flags: int) -> bytes:
+        place = self.chunks % CHUNKS_PER_FRAME
+        if place == 0:
+            flags |= NEW_FRAME
             self._state.clear()
-        samples, parts = self._pack(tables)
-        parts += [pack_record(kind, value) for kind, value in entries]
-        if not parts:
-            return b""
-        last = self.chunks % CHUNKS_PER_FRAME == CHUNKS_PER_FRAME - 1
-        content = b"".join(parts)
+        content = b"".join(
+            part.record
+            or pack_record(
+                Record.SAMPLES, pack_tables(part.tables, self._state, self._resolution_ns)
+            )
+            for part in parts
+        )
         payload = (
             self._stream.compress(content, zstd.ZstdCompressor.FLUSH_FRAME)
-            if last
+            if place == CHUNKS_PER_FRAME - 1
             else self._stream.compress(content, zstd.ZstdCompressor.FLUSH_BLOCK)
         )
         self.chunks += 1
-        self.samples += samples
-        return self._count(pack_chunk(payload, NEW_FRAME if new_frame else 0))
+        return self._count(pack_chunk(payload, flags))
 
     def finish(self, footer: dict[str, Any] | None = None) -> bytes:
         """The footer, which seals the batch."""
@@ -98,37 +136,40 @@ class BatchEncoder:
         self.size += len(data)
         return data
 
-    def _pack(self, tables: Iterable[SignalTable]) -> tuple[int, list[bytes]]:
+    def _parts(self, tables: Iterable[SignalTable]) -> list[_Part]:
+        """Schemas that are new, then the tables by schema, in records of bounded size."""
         groups: dict[tuple[TableSchema, str], list[SignalTable]] = {}
         for table in tables:
             if len(table):
                 groups.setdefault((table.schema, table.campaign), []).append(table)
-        parts: list[bytes] = []
-        records: list[list[tuple[int, SignalTable]]] = []
-        samples = room = 0
+        parts: list[_Part] = []
         for key in groups:
             if key not in self._schemas:
                 schema_id = self._schemas[key] = len(self._schemas)
-                parts.append(pack_record(Record.SCHEMA, pack_schema(schema_id, *key)))
+                parts.append(_Part(pack_record(Record.SCHEMA, pack_schema(schema_id, *key))))
+        now = _Part()
+        values = MAX_VALUES
         for schema_id, key in sorted(
             ((self._schemas[k], k) for k in groups), key=operator.itemgetter(0)
         ):
             table = concatenate(groups[key])
-            samples += table.samples
+            self.samples += table.samples
             self._note_times(table)
-            width = len(table.schema.signals) + 1
-            step = max(1, MAX_VALUES // width)
+            columns = len(table.schema.signals) + 1
+            row_bytes = 8 * columns + sum(p.shape[1] for p in table.payloads)
+            step = max(1, min(MAX_VALUES // columns, MAX_RECORD // row_bytes))
             for begin in range(0, len(table), step):
                 piece = table if len(table) <= step else table.take(slice(begin, begin + step))
-                if begin or width * len(piece) > room:
-                    records.append([])
-                    room = MAX_VALUES
-                records[-1].append((schema_id, piece))
-                room -= width * len(piece)
-        for record in records:
-            packed = pack_tables(record, self._state, self._resolution_ns)
-            parts.append(pack_record(Record.SAMPLES, packed))
-        return samples, parts
+                size = row_bytes * len(piece) + 20 * columns
+                full = values + columns * len(piece) > MAX_VALUES or now.size + size > MAX_RECORD
+                if begin or full:
+                    now = _Part()
+                    values = 0
+                    parts.append(now)
+                now.tables.append((schema_id, piece))
+                now.tables_size += size
+                values += columns * len(piece)
+        return parts
 
     def _note_times(self, table: SignalTable) -> None:
         first, last = int(table.time.min()), int(table.time.max())

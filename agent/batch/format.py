@@ -41,12 +41,16 @@ SUFFIX: Final = ".batch"
 CHUNKS_PER_FRAME: Final = 16
 NEW_FRAME: Final = 1
 FOOTER: Final = 2
+CONTINUED: Final = 4
 
 MAX_HEADER: Final = 1 << 20
 MAX_CHUNK: Final = (1 << 24) - 1
-MAX_CHUNK_CONTENT: Final = 64 << 20
-MAX_VALUES: Final = 1 << 22
-"""Rows times (columns + 1) of one samples record, at the most."""
+MAX_CHUNK_CONTENT: Final = 12 << 20
+"""Even where nothing can be compressed, this fits into a chunk."""
+MAX_RECORD: Final = 4 << 20
+"""What the writer puts into one samples record, before it is packed."""
+MAX_VALUES: Final = 1 << 20
+"""Rows times columns of one samples record, at the most."""
 WINDOW_LOG: Final = 18
 
 _FIXED: Final = struct.Struct("<8sHHIII")
@@ -113,7 +117,7 @@ def unpack_header(data: bytes | memoryview, name: str) -> tuple[dict[str, Any], 
     if len(data) < _FIXED.size or bytes(data[:8]) != MAGIC:
         raise BatchError(f"{name}: is not a batch file")
     _, version, _, features, size, crc = _FIXED.unpack_from(data)
-    if version != FORMAT or features & ~KNOWN_FEATURES:
+    if version != FORMAT or features != KNOWN_FEATURES:
         raise BatchError(
             f"{name}: is of format {version} with features {features:#x}; this version reads "
             f"format {FORMAT} with features {KNOWN_FEATURES:#x}: install a newer one"
@@ -128,6 +132,8 @@ def unpack_header(data: bytes | memoryview, name: str) -> tuple[dict[str, Any], 
 
 
 def pack_chunk(payload: bytes, flags: int) -> bytes:
+    if len(payload) > MAX_CHUNK:
+        raise ValueError(f"a chunk of {len(payload)} bytes")
     rest = struct.pack("<I", len(payload) | flags << 24) + payload
     return struct.pack("<I", google_crc32c.value(rest)) + rest
 

@@ -13,6 +13,7 @@ from typing import Any
 from agent.batch.columns import ReadSchema, State, unpack_tables
 from agent.batch.format import (
     CHUNK_HEAD,
+    CONTINUED,
     END_MAGIC,
     END_SIZE,
     FOOTER,
@@ -22,6 +23,7 @@ from agent.batch.format import (
     ChunkHead,
     Record,
     chunk_is_whole,
+    footer_from_tail,
     unpack_chunk,
     unpack_header,
     unpack_map,
@@ -46,7 +48,7 @@ class Scan:
     bad_chunks: int = 0
     footer: dict[str, Any] | None = None
     end: int = 0
-    """Offset behind the last whole chunk."""
+    """Offset behind the last whole chunk that needs no other to follow."""
     trailing: int = 0
     """Bytes behind `end` that are not zero padding."""
 
@@ -78,27 +80,39 @@ class Scan:
 def scan_chunks(data: bytes, offset: int) -> Scan:
     """Walk the chunks from an offset (the end of the header)."""
     scan = Scan(end=offset)
+    chunks = 0
     for at, head in _chunks(data, offset):
         if head is None:
             scan.bad_chunks += 1
             continue
-        scan.end = at + CHUNK_HEAD + head.size
+        end = at + CHUNK_HEAD + head.size
         if head.flags & FOOTER:
             try:
-                scan.footer = unpack_map(data[at + CHUNK_HEAD : scan.end], "the footer")
+                scan.footer = unpack_map(data[at + CHUNK_HEAD : end], "the footer")
             except BatchError:
                 scan.bad_chunks += 1
-            if data[scan.end + 4 : scan.end + END_SIZE] == END_MAGIC:
-                scan.end += END_SIZE
+            if data[end + 4 : end + END_SIZE] == END_MAGIC:
+                end += END_SIZE
+            scan.end = end
             break
-        scan.chunks += 1
+        chunks += 1
+        if not head.flags & CONTINUED:
+            scan.chunks, scan.end = chunks, end
     scan.trailing = len(data[scan.end :].rstrip(b"\0"))
+    if scan.footer is None:
+        # Behind damage it is found from the back.
+        scan.footer = footer_from_tail(data)
+    if scan.footer is not None:
+        promised = scan.footer.get("chunks")
+        if isinstance(promised, int) and promised > scan.chunks:
+            scan.bad_chunks = promised - scan.chunks
     return scan
 
 
 def _chunks(data: bytes, offset: int) -> Iterator[tuple[int, ChunkHead | None]]:
     """Offsets and heads of the whole chunks; a head of None stands for a stretch that is bad."""
     view = memoryview(data)
+    used = len(data.rstrip(b"\0"))
     patience = _SEARCH_BYTES
     while True:
         head = unpack_chunk(view, offset)
@@ -106,7 +120,7 @@ def _chunks(data: bytes, offset: int) -> Iterator[tuple[int, ChunkHead | None]]:
             yield offset, head
             offset += CHUNK_HEAD + head.size
             continue
-        if head is None and not any(view[offset : offset + CHUNK_HEAD]):
+        if offset >= used:
             return
         if head is not None:
             after = offset + CHUNK_HEAD + head.size
@@ -185,16 +199,18 @@ class BatchReader:
         """
         self.lost_chunks = 0
         self.notes = []
+        scan = self.scan()
         schemas: dict[int, ReadSchema] = {}
         state: State = {}
         stream: zstd.ZstdDecompressor | None = None
+        good = 0
         for at, head in _chunks(self._data, self._begin):
             if head is None:
                 stream = None
                 self._lose(at, "its checksum is wrong")
                 continue
-            if head.flags & FOOTER:
-                return
+            if head.flags & FOOTER or (scan.footer is None and at >= scan.end):
+                break
             if head.flags & NEW_FRAME:
                 stream = zstd.ZstdDecompressor(options=_DECODER_OPTIONS)
                 state.clear()
@@ -208,7 +224,11 @@ class BatchReader:
                 stream = None
                 self._lose(at, str(e))
                 continue
+            good += 1
             yield from items
+        promised = scan.footer.get("chunks") if scan.footer else None
+        if isinstance(promised, int):
+            self.lost_chunks = max(self.lost_chunks, promised - good)
 
     def _lose(self, at: int, why: str) -> None:
         self.lost_chunks += 1

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.blocks import FrameBlock
+    from agent.blocks import Float64, FrameBlock
     from agent.bus import LogReader
     from agent.signals import Decoder
     from agent.signals.summary import Summary
@@ -23,7 +24,7 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     parser.add_argument("log", metavar="LOG", help="candump, asc, blf, trc, mf4, gvret csv")
     parser.add_argument(
-        "--dbc", nargs="+", required=True, metavar="FILE", help="the database files"
+        "--dbc", nargs="+", type=Path, required=True, metavar="FILE", help="the database files"
     )
     parser.add_argument("--channel", metavar="N", help="only this channel of the recording")
     parser.add_argument(
@@ -54,10 +55,11 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: a pattern names no signal, or an extra is not installed.
     """
     from agent.bus import read_log
+    from agent.settings import find
     from agent.signals import Database, Decoder
     from agent.signals.summary import Summary
 
-    database = Database.load(args.dbc, j1939=args.j1939)
+    database = Database.load([find(path, "dbc") for path in args.dbc], j1939=args.j1939)
     for finding in database.findings:
         _say(f"finding: {finding}")
     decoder = Decoder(database, args.signals)
@@ -99,10 +101,11 @@ def _verdict(args: argparse.Namespace, summary: "Summary", bad: int) -> int:
     if not summary.counts.decoded:
         ids = ", ".join(summary.commonest_ids(8))
         names = ", ".join(str(f) for f in args.dbc)
-        _say(
-            f"0 % decoded: no frame of {args.log} is described by {names}. "
-            f"Ids that occur most: {ids}"
-        )
+        if ids:
+            why = f"is described by {names}. Ids that occur most: {ids}"
+        else:
+            why = f"could be decoded with {names}: {summary.frames_line()}"
+        _say(f"0 % decoded: no frame of {args.log} {why}")
         return 1
     return 1 if bad else 0
 
@@ -151,10 +154,15 @@ def _json_lines(blocks: Iterator["FrameBlock"], decoder: "Decoder", summary: "Su
                             s.name: (
                                 [bytes(row).hex() for row in table.raw[s.name]]
                                 if s.kind == "bytes"
-                                else table.physical(s.name).tolist()
+                                else _numbers(table.physical(s.name))
                             )
                             for s in table.schema.signals
                         },
                     }
                 )
             )
+
+
+def _numbers(values: "Float64") -> list[float | None]:
+    """JSON has no word for what is not a finite number."""
+    return [v if math.isfinite(v) else None for v in values.tolist()]

@@ -37,14 +37,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def find_config(path: Path) -> Path:
-    """The file itself, or the one of that name that comes with the program."""
-    from agent.settings import packaged
+    """The device file, or the one of that name that comes with the program."""
+    from agent.settings import find
 
-    if not path.exists() and not path.is_absolute():
-        beside = packaged(str(path) if path.parts[0] == "config" else f"config/{path}")
-        if beside.exists():
-            return beside
-    return path
+    return find(path, "config")
 
 
 def run(args: argparse.Namespace) -> int:

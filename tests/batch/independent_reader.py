@@ -1,0 +1,264 @@
+"""A second reader of batch files, written from docs/batch-format.md alone."""
+
+import struct
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import msgpack
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Record = dict[str, Any]
+KINDS = ("int64", "uint64", "float32", "float64")
+MASK = 2**64 - 1
+NOT_UNDERSTOOD = (ValueError, LookupError, TypeError, ArithmeticError, EOFError, zstd.ZstdError)
+
+
+@dataclass
+class Table:
+    schema: Record
+    time: list[int]
+    columns: dict[str, list[int | float | bytes]]
+
+
+@dataclass
+class Batch:
+    header: Record
+    footer: Record | None = None
+    tables: list[Table] = field(default_factory=list)
+    records: list[tuple[int, Record]] = field(default_factory=list)
+    lost: int = 0
+
+
+class Bytes:
+    """Hands out bytes from the front, and refuses when there are not enough."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        if not 0 <= count <= len(self.data) - self.at:
+            raise ValueError("the bytes end too early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def integer(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "little")
+
+    def integers(self, count: int) -> list[int]:
+        """One byte w, then the integers of w bytes."""
+        width = self.integer(1)
+        if width not in (1, 2, 4, 8):
+            raise ValueError(f"integers of {width} bytes")
+        return [self.integer(width) for _ in range(count)]
+
+    def widths(self, count: int) -> list[int]:
+        widths = list(self.take(count))
+        if not set(widths) <= {0, 1, 2, 4, 8}:
+            raise ValueError("a width that there is not")
+        return widths
+
+    def planes(self, count: int, width: int) -> list[int]:
+        """Zigzag coded numbers as byte planes."""
+        planes = self.take(count * width)
+        return [unzigzag(int.from_bytes(planes[row::count], "little")) for row in range(count)]
+
+    def finish(self) -> None:
+        if self.at != len(self.data):
+            raise ValueError("bytes are left over")
+
+
+def unzigzag(z: int) -> int:
+    return (z >> 1) ^ -(z & 1)
+
+
+def signed(word: int) -> int:
+    return word - 2**64 if word >> 63 else word
+
+
+def value(kind: str, word: int) -> int | float:
+    if kind == "float32":
+        return float(struct.unpack("<f", (word & 0xFFFFFFFF).to_bytes(4, "little"))[0])
+    if kind == "float64":
+        return float(struct.unpack("<d", word.to_bytes(8, "little"))[0])
+    return signed(word) if kind == "int64" else word
+
+
+def unpack(data: bytes) -> Record:
+    body = msgpack.unpackb(data, strict_map_key=False)
+    if not isinstance(body, dict):
+        raise TypeError("not a map")
+    return body
+
+
+class Frame:
+    """One zstd frame: the decompressor, and what the deltas of its chunks are based on."""
+
+    def __init__(self, schemas: dict[int, Record], resolution: int) -> None:
+        self.schemas, self.resolution = schemas, resolution
+        self.unzip = zstd.ZstdDecompressor()
+        self.rows: dict[int, int] = {}  # by schema: the number of rows of the previous table
+        self.last: dict[int, list[int]] = {}  # by schema: the last row of the previous table
+
+    def chunk(self, payload: bytes) -> tuple[list[Table], list[tuple[int, Record]]]:
+        unzipped = self.unzip.decompress(payload, 64 * 2**20 + 1)
+        if len(unzipped) > 64 * 2**20 or self.unzip.unused_data:
+            raise ValueError("more than a chunk may hold")
+        content = Bytes(unzipped)
+        tables: list[Table] = []
+        records: list[tuple[int, Record]] = []
+        while content.at < len(content.data):
+            kind = content.integer(1)
+            body = content.take(content.integer(4))
+            if kind == 1:
+                schema = unpack(body)
+                self.schemas[schema["id"]] = schema
+            elif kind == 2:
+                tables += self.samples(unpack(body))
+            elif 3 <= kind <= 10:
+                records.append((kind, unpack(body)))
+        return tables, records
+
+    def samples(self, body: Record) -> list[Table]:
+        data, payload = Bytes(body["columns"]), Bytes(body.get("payload", b""))
+        ids = data.integers(body["n"])
+        for index in range(1, len(ids)):
+            ids[index] += ids[index - 1]
+        isfirst, rows = [], []
+        for schema_id, z in zip(ids, data.integers(body["n"]), strict=True):
+            isfirst.append(schema_id not in self.rows)
+            self.rows[schema_id] = self.rows.get(schema_id, 0) + unzigzag(z)
+            rows.append(self.rows[schema_id])
+            if rows[-1] < 1:
+                raise ValueError("a table without rows")
+
+        schemas = [self.schemas[schema_id] for schema_id in ids]
+        signals = [  # those that have a column, in the order of the columns
+            [s for kind in KINDS for s in schema["signals"] if s["kind"] == kind]
+            for schema in schemas
+        ]
+        widths = [data.widths(1 + len(of_table)) for of_table in signals]
+
+        first_count = sum(len(w) for w, first in zip(widths, isfirst, strict=True) if first)
+        first_widths = data.widths(first_count)
+        first_words = [0] * first_count
+        for width in (1, 2, 4, 8):
+            places = [place for place, w in enumerate(first_widths) if w == width]
+            for place, word in zip(places, data.planes(len(places), width), strict=True):
+                first_words[place] = word & MASK
+
+        deltas: dict[tuple[int, int], list[int]] = {}  # by table and column
+        for width in (1, 2, 4, 8):
+            for table, of_table in enumerate(widths):
+                for column, w in enumerate(of_table):
+                    if w == width:
+                        deltas[table, column] = data.planes(rows[table] - isfirst[table], width)
+        data.finish()
+
+        tables = []
+        for table, schema in enumerate(schemas):
+            first = isfirst[table]
+            columns: list[list[int]] = []
+            for column in range(len(widths[table])):
+                words = [first_words.pop(0) if first else self.last[ids[table]][column]]
+                for delta in deltas.get((table, column), [0] * (rows[table] - first)):
+                    words.append((words[-1] + delta) & MASK)
+                columns.append(words if first else words[1:])
+            self.last[ids[table]] = [words[-1] for words in columns]
+            raw: dict[str, list[int | float | bytes]] = {}
+            for signal, words in zip(signals[table], columns[1:], strict=True):
+                raw[signal["name"]] = [value(signal["kind"], word) for word in words]
+            for signal in schema["signals"]:
+                if signal["kind"] == "bytes":
+                    length = (signal["bits"] + 7) // 8
+                    raw[signal["name"]] = [payload.take(length) for _ in range(rows[table])]
+            time = [signed(word) * self.resolution for word in columns[0]]
+            tables.append(Table(schema, time, raw))
+        payload.finish()
+        return tables
+
+
+def crc(data: bytes) -> int:
+    return int(google_crc32c.value(data))
+
+
+def chunk_end(data: bytes, at: int) -> int:
+    return at + 8 + int.from_bytes(data[at + 4 : at + 7], "little")
+
+
+def good(data: bytes, at: int) -> bool:
+    """Whether a whole chunk with the right CRC stands there."""
+    end = chunk_end(data, at)
+    right = int.from_bytes(data[at : at + 4], "little")
+    return at + 8 < end <= len(data) and crc(data[at + 4 : end]) == right
+
+
+def at_end(data: bytes, at: int) -> bool:
+    """Whether the chunks end there: at the last byte, at zeros only, or at the mark of the end."""
+    return at <= len(data) and (
+        not any(data[at:]) or (at + 8 == len(data) and data.endswith(b"BAEV"))
+    )
+
+
+def behind_damage(data: bytes, at: int) -> int:
+    """Where to go on after the chunk there was found damaged."""
+    following = chunk_end(data, at)
+    if good(data, following):
+        return following
+    magic = data.find(b"\x28\xb5\x2f\xfd", at + 9)
+    while magic >= 0:
+        if data[magic - 1] & 1 and good(data, magic - 8):
+            return magic - 8
+        magic = data.find(b"\x28\xb5\x2f\xfd", magic + 1)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    if data.endswith(b"BAEV") and footer > at and good(data, footer):
+        return footer
+    return following if following > at + 8 and at_end(data, following) else len(data)
+
+
+def read(data: bytes) -> Batch:
+    start = Bytes(data)
+    fixed = start.take(20)
+    magic, version, _, features, size = struct.unpack("<8sHHII", fixed)
+    if magic != b"\x89VEAB\r\n\x1a" or version != 1 or features != 1 or size > 2**20:
+        raise ValueError("not a batch of format 1")
+    header_crc = start.integer(4)
+    packed = start.take(size)
+    if crc(fixed + packed) != header_crc:
+        raise ValueError("the header is damaged")
+    batch = Batch(msgpack.unpackb(packed))
+    resolution = batch.header["resolution_ns"]
+    schemas: dict[int, Record] = {}
+    frame: Frame | None = None  # none: its deltas are lost, wait for the next one
+    at = start.at
+    while not at_end(data, at):
+        if not good(data, at):
+            whole = at + 8 < chunk_end(data, at) <= len(data)
+            at, frame = behind_damage(data, at), None
+            if whole or at < len(data) or data.endswith(b"BAEV"):
+                batch.lost += 1  # otherwise it was being written when the power went
+            continue
+        flags, payload = data[at + 7], data[at + 8 : chunk_end(data, at)]
+        at = chunk_end(data, at)
+        try:
+            if flags & 2:
+                batch.footer = unpack(payload)
+                break
+            if flags & 1:
+                frame = Frame(schemas, resolution)
+            if frame is None:
+                batch.lost += 1
+                continue
+            tables, records = frame.chunk(payload)
+        except NOT_UNDERSTOOD:
+            batch.lost += 1
+            frame = None
+        else:
+            batch.tables += tables
+            batch.records += records
+    return batch
