@@ -34,8 +34,8 @@ from agent.observe.notify import notify, watchdog_interval_s
 from agent.observe.socket import StatusServer
 from agent.settings import Bus, Device, PythonCanBus, RecordingBus, SlcanBus
 from agent.signals import Decoder
-from agent.spool.folder import Positions
-from agent.spool.store import SpoolStore, StreamKey, same_recording
+from agent.spool.folder import Positions, same_recording
+from agent.spool.store import SpoolStore, StreamKey
 from agent.uplink.budget import RetryBudget
 from agent.uplink.sender import Sender
 
@@ -143,14 +143,12 @@ class Daemon:
         return reached
 
     def _read(self, source: Source, deliver: Deliver) -> None:
-        bad = 0
         try:
             source.run(deliver, self._stop)
         except Exception:
             log.exception("bus %s: reading failed", source.bus)
             self._failed.append(f"bus {source.bus}: reading failed")
-        bad = getattr(source, "bad", 0)
-        self.ledger.add("bus", source.bus, bad_lines=bad)
+        self.ledger.add("bus", source.bus, bad_lines=getattr(source, "bad", 0))
         for note in getattr(source, "notes", ()):
             log.warning("%s", note)
         if source.state != "reading":
@@ -182,6 +180,8 @@ class Daemon:
                     undecodable=c.undecodable,
                     no_branch=c.no_branch,
                     short=c.short,
+                    reassembled=c.reassembled,
+                    transport_lost=c.transport_lost,
                 )
         except Exception:
             log.exception("decoding failed")
@@ -195,12 +195,17 @@ class Daemon:
 
         Raises:
             ConfigError: the status socket cannot be made.
-            SpoolError: the spool cannot be written.
         """
         stop = asyncio.Event()
+        told = asyncio.Event()
+
+        def leave() -> None:
+            told.set()
+            stop.set()
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, leave)
         keys = [StreamKey(*where) for where in self._collector.destinations]
         self._store.start(keys)
         deliverers = [self._deliverer(source) for source in self._sources]
@@ -209,10 +214,9 @@ class Daemon:
             for pair in zip(self._sources, deliverers, strict=True)
         ]
         decoder = threading.Thread(target=self._decode, name="decode", daemon=True)
-        server = StatusServer(Path(self._device.socket), {"status": self.status})
         tasks: list[asyncio.Task[Any]] = []
         try:
-            async with server:
+            async with StatusServer(Path(self._device.socket), {"status": self.status}):
                 for thread in (decoder, *readers):
                     thread.start()
                 tasks = [asyncio.create_task(s.run()) for s in self._senders.values()]
@@ -224,11 +228,12 @@ class Daemon:
                 await self._until(stop)
                 notify("STOPPING=1")
                 await asyncio.to_thread(self._halt, readers, decoder)
-                await self._last_words(None if self._drained else _LAST_WORDS_S)
+                await self._last_words(told)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._store.stop)  # where the socket could not be made
             self._store.close()
         self._leave_word()
         for sentence in differences(self.ledger.snapshot()):
@@ -257,11 +262,22 @@ class Daemon:
             path = Path(self._device.state_dir) / LAST_RUN
             path.write_text(json.dumps(self.status()) + "\n", encoding="utf-8")
 
-    async def _last_words(self, timeout_s: float | None) -> None:
-        """What was sealed at the end, among it that the run has ended well, goes if it can."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await asyncio.gather(*(sender.drained() for sender in self._senders.values()))
+    async def _last_words(self, told: asyncio.Event) -> None:
+        """What was sealed at the end, among it that the run has ended well, goes if it can.
+
+        A drained run waits for that, until it is told to leave.
+        """
+        waits = [asyncio.ensure_future(sender.drained()) for sender in self._senders.values()]
+        words = asyncio.gather(*waits)
+        if told.is_set() or not self._drained:
+            await asyncio.wait([words], timeout=_LAST_WORDS_S)
+        else:
+            hurry = asyncio.ensure_future(told.wait())
+            either: list[asyncio.Future[Any]] = [words, hurry]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+        words.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
     def _waits(self, *levels: str) -> bool:
         counts = self.ledger.snapshot()

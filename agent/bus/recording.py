@@ -107,7 +107,7 @@ class RecordingSource:
                 continue
             borders = {self.begin_at - begin, *(cut - begin for cut in self.cuts)}
             if self._speed:
-                span = round(self._block_ms * MILLISECOND * self._speed)
+                span = round(min(max(1, self._block_ms * MILLISECOND * self._speed), 1 << 62))
                 cells = block.time // span
                 borders.update((np.flatnonzero(cells[1:] != cells[:-1]) + 1).tolist())
             edges = sorted(b for b in borders if 0 < b < len(block))

@@ -86,7 +86,7 @@ def ask(path: Path, command: str, timeout_s: float = 5.0) -> Any:
     """What a running agent answers.
 
     Raises:
-        AgentError: no agent answers on that socket.
+        AgentError: no agent answers on that socket, or it refuses the command.
     """
     chunks = []
     try:
@@ -105,6 +105,9 @@ def ask(path: Path, command: str, timeout_s: float = 5.0) -> Any:
             f"{path}: no agent answers here ({e.strerror or e}); is it running?"
         ) from e
     try:
-        return json.loads(b"".join(chunks))
+        answer = json.loads(b"".join(chunks))
     except ValueError as e:
         raise AgentError(f"{path}: what answers here is no agent") from e
+    if isinstance(answer, dict) and "error" in answer:
+        raise AgentError(f"{path}: the agent answers: {answer['error']}")
+    return answer

@@ -9,12 +9,13 @@ from typing import Protocol
 
 
 class FileSystem(Protocol):
-    """Every method raises OSError as the kernel does."""
+    """Single steps, so that a test can cut the power between any two; each raises OSError."""
 
     def make_folder(self, path: Path) -> None: ...
     def names(self, path: Path) -> list[str]: ...
     def size(self, path: Path) -> int: ...
     def read(self, path: Path) -> bytes: ...
+    def read_head(self, path: Path, size: int) -> bytes: ...
     def read_tail(self, path: Path, size: int) -> bytes: ...
     def create(self, path: Path) -> int: ...
     def reserve(self, handle: int, size: int) -> None: ...
@@ -27,7 +28,6 @@ class FileSystem(Protocol):
     def rename(self, source: Path, target: Path) -> None: ...
     def unlink(self, path: Path) -> None: ...
     def sync_folder(self, path: Path) -> None: ...
-    def replace_durably(self, path: Path, data: bytes) -> None: ...
     def free_bytes(self, path: Path) -> int: ...
     def lock(self, path: Path) -> int: ...
 
@@ -46,6 +46,10 @@ class RealFileSystem:
 
     def read(self, path: Path) -> bytes:
         return path.read_bytes()
+
+    def read_head(self, path: Path, size: int) -> bytes:
+        with path.open("rb") as file:
+            return file.read(size)
 
     def read_tail(self, path: Path, size: int) -> bytes:
         with path.open("rb") as file:
@@ -85,7 +89,7 @@ class RealFileSystem:
         os.link(source, target)
 
     def rename(self, source: Path, target: Path) -> None:
-        source.rename(target)
+        source.replace(target)
 
     def unlink(self, path: Path) -> None:
         path.unlink()
@@ -96,18 +100,6 @@ class RealFileSystem:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-    def replace_durably(self, path: Path, data: bytes) -> None:
-        """Write a small file so that a power cut leaves the old or the new content."""
-        temporary = path.with_name(path.name + ".new")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        try:
-            self.write_at(handle, 0, data)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        temporary.replace(path)
-        self.sync_folder(path.parent)
 
     def free_bytes(self, path: Path) -> int:
         stat = os.statvfs(path)
@@ -122,3 +114,22 @@ class RealFileSystem:
             os.close(handle)
             raise
         return handle
+
+
+def replace_durably(fs: FileSystem, path: Path, data: bytes) -> None:
+    """Write a small file so that a power cut leaves the old or the new content.
+
+    Raises:
+        OSError: it may have the old or the new content.
+    """
+    temporary = path.with_name(path.name + ".new")
+    with contextlib.suppress(FileNotFoundError):
+        fs.unlink(temporary)
+    handle = fs.create(temporary)
+    try:
+        fs.write_at(handle, 0, data)
+        fs.sync(handle)
+    finally:
+        fs.close(handle)
+    fs.rename(temporary, path)
+    fs.sync_folder(path.parent)

@@ -89,6 +89,9 @@ class FolderOutbox:
                         return parcel
         return None
 
+    # Whoever takes a parcel off the list has to count it; before that its file has gone, so that
+    # after an error it is still on the list and can be tried again.
+
     def acknowledge(self, parcel: Parcel) -> bool:
         with contextlib.suppress(FileNotFoundError):
             self._folder.fs.unlink(parcel.path)
@@ -104,21 +107,20 @@ class FolderOutbox:
         return True
 
     def evict(self) -> Parcel | None:
-        """Give up the oldest batch of the least important lane."""
+        """Give up the oldest batch of the least important lane; None where nothing waits."""
+        while (victim := self._least()) is not None:
+            with contextlib.suppress(FileNotFoundError):
+                self._folder.fs.unlink(victim.path)
+            if self._forget(victim):
+                return victim
+        return None
+
+    def _least(self) -> Parcel | None:
         with self._lock:
-            victim = next(
-                (
-                    next(iter(self._lanes[lane].values()))
-                    for lane in reversed(LANES)
-                    if self._lanes[lane]
-                ),
-                None,
-            )
-        if victim is None or not self._forget(victim):
-            return None
-        with contextlib.suppress(FileNotFoundError):
-            self._folder.fs.unlink(victim.path)
-        return victim
+            for lane in reversed(LANES):
+                for parcel in self._lanes[lane].values():
+                    return parcel
+        return None
 
     def waiting(self) -> tuple[int, int]:
         with self._lock:
