@@ -12,8 +12,9 @@ view.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -104,13 +105,19 @@ class FrameBlock:
         return len(self.time)
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> "FrameBlock":
+        data = self.data
+        if not isinstance(rows, slice) and data.shape[1] % 8 == 0 and data.flags.c_contiguous:
+            # Eight bytes at once: several times as fast as byte by byte.
+            picked = data.view(np.uint64)[rows].view(np.uint8)
+        else:
+            picked = data[rows]
         return FrameBlock(
             self.bus,
             self.time[rows],
             self.id[rows],
             self.length[rows],
             self.flags[rows],
-            self.data[rows],
+            picked,
             self.clock,
         )
 
@@ -133,19 +140,33 @@ class SignalSchema:
     maximum: float | None = None
     vss: str = ""
 
+    @property
+    def needs_whole_arithmetic(self) -> bool:
+        """Products may lie beyond 2**53: whole numbers are multiplied whole, and rounded once."""
+        scale, offset = self.scale, self.offset
+        if self.kind not in ("int64", "uint64") or (scale == 1 and offset == 0):
+            return False
+        whole = isinstance(scale, int) or (float(scale).is_integer() and float(offset).is_integer())
+        return whole and (abs(int(scale)) << self.bits) + abs(offset) > _EXACT
+
     def physical(self, raw: NDArray[Any]) -> Float64:
         """Raw values in the unit, float64[n]: the same doubles as cantools computes."""
-        if self.scale == 1 and self.offset == 0:
+        scale, offset = self.scale, self.offset
+        if scale == 1 and offset == 0:
             return raw.astype(np.float64)
-        whole_scale = float(self.scale).is_integer()
-        if self.kind in ("int64", "uint64") and whole_scale and self.bits > 32:
-            largest = (1 << self.bits) * abs(self.scale) + abs(self.offset)
-            if largest > _EXACT:
-                # Products beyond 2**53: whole numbers are multiplied whole, and rounded once.
-                offset = int(self.offset) if float(self.offset).is_integer() else self.offset
-                scale = int(self.scale)
-                return np.array([float(v * scale + offset) for v in raw.tolist()], np.float64)
-        return raw.astype(np.float64) * float(self.scale) + float(self.offset)
+        if self.needs_whole_arithmetic:
+            if float(offset).is_integer():
+                offset = int(offset)
+            return np.array([_scaled(v, int(scale), offset) for v in raw.tolist()], np.float64)
+        with np.errstate(all="ignore"):  # NaN stays NaN; a result beyond all doubles is infinite
+            return raw.astype(np.float64) * float(scale) + float(offset)
+
+
+def _scaled(value: int, scale: int, offset: float) -> float:
+    try:
+        return float(value * scale + offset)
+    except OverflowError:
+        return math.inf if (value < 0) == (scale < 0) else -math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +184,8 @@ class TableSchema:
     source: int | None = None
     branch: str = ""
     clock: TimeBase = "boot"
+    entries: bool = dataclasses.field(default=False, compare=False)
+    """Rows of one time are the entries of one list: they are kept or thinned together."""
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -216,7 +239,15 @@ class _Columns(Mapping[str, NDArray[Any]]):
         return len(self._table.schema.names)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+class Scaled(Protocol):
+    """Physical values that were, or will be, made for many tables at once."""
+
+    def physical(self, kind: Kind) -> Float64 | None:
+        """Of `values[kind]`; None where they must be made from the raw values."""
+        ...
+
+
+@dataclasses.dataclass(slots=True)  # frozen costs a microsecond a table; nobody changes one
 class SignalTable:
     """n samples of each signal of a schema.
 
@@ -229,6 +260,7 @@ class SignalTable:
     values: Mapping[Kind, NDArray[Any]]
     payloads: tuple[UInt8, ...] = ()
     campaign: str = ""
+    scaled: Scaled | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def bus(self) -> str:
@@ -281,10 +313,21 @@ class SignalTable:
             KeyError: no such signal in this table.
             ValueError: a signal of kind bytes has no physical value.
         """
-        signal = self.schema.by_name[name]
-        if signal.kind == "bytes":
+        kind, row = self.schema.place[name]
+        if self.scaled is not None and (values := self.scaled.physical(kind)) is not None:
+            column: Float64 = values[row]
+            return column
+        if kind == "bytes":
             raise ValueError(f"{self.message}.{name} holds bytes, not a number")
-        return signal.physical(self.raw[name])
+        return self.schema.by_name[name].physical(self.values[kind][row])
+
+    def physical_values(self, kind: Kind) -> Float64:
+        """All signals of a kind in their units, float64[signals of that kind, n], as `values`."""
+        if self.scaled is not None and (values := self.scaled.physical(kind)) is not None:
+            return values
+        of_kind = (s for s in self.schema.signals if s.kind == kind)
+        raw = self.values[kind]
+        return np.stack([s.physical(raw[row]) for row, s in enumerate(of_kind)])
 
     def take(self, rows: NDArray[Any] | slice) -> "SignalTable":
         """Some of the rows, by index, mask or slice."""
@@ -293,6 +336,7 @@ class SignalTable:
             time=self.time[rows],
             values={kind: array[:, rows] for kind, array in self.values.items()},
             payloads=tuple(p[rows] for p in self.payloads),
+            scaled=None,
         )
 
     def select(self, schema: TableSchema) -> "SignalTable":
@@ -306,7 +350,9 @@ class SignalTable:
         payloads = tuple(
             self.payloads[place[s.name][1]] for s in schema.signals if s.kind == "bytes"
         )
-        return dataclasses.replace(self, schema=schema, values=values, payloads=payloads)
+        return dataclasses.replace(
+            self, schema=schema, values=values, payloads=payloads, scaled=None
+        )
 
 
 def concatenate(tables: Sequence[SignalTable]) -> SignalTable:
@@ -314,11 +360,10 @@ def concatenate(tables: Sequence[SignalTable]) -> SignalTable:
     if len(tables) == 1:
         return tables[0]
     first = tables[0]
-    return dataclasses.replace(
-        first,
-        time=np.concatenate([t.time for t in tables]),
-        values={k: np.concatenate([t.values[k] for t in tables], axis=1) for k in first.values},
-        payloads=tuple(
-            np.concatenate([t.payloads[i] for t in tables]) for i in range(len(first.payloads))
-        ),
+    return SignalTable(
+        first.schema,
+        np.concatenate([t.time for t in tables]),
+        {k: np.concatenate([t.values[k] for t in tables], axis=1) for k in first.values},
+        tuple(np.concatenate([t.payloads[i] for t in tables]) for i in range(len(first.payloads))),
+        first.campaign,
     )

@@ -40,7 +40,15 @@ _SUMS: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] 
 
 # Beside the sums: what explains them.
 _ASIDE: Final[Mapping[str, tuple[str, ...]]] = {
-    "bus": ("filtered", "no_branch", "short", "bad_lines", "clamped"),
+    "bus": (
+        "filtered",
+        "no_branch",
+        "short",
+        "reassembled",
+        "transport_lost",
+        "bad_lines",
+        "clamped",
+    ),
     "campaign": (),
     "uplink": ("batches", "bytes"),
 }
@@ -62,8 +70,7 @@ class Ledger:
         """Add to several counters of one account at once, so that every snapshot closes."""
         with self._lock:
             row = self._row(account, name)
-            for counter, change in changes.items():
-                row[counter] += change
+            row.update({counter: row[counter] + change for counter, change in changes.items()})
 
     def _row(self, account: str, name: str) -> dict[str, int]:
         rows = self._counts[account]

@@ -179,6 +179,9 @@ class DatabaseOfBus(Struct, kw_only=True, forbid_unknown_fields=True):
     j1939: Annotated[
         bool, _d("Match 29-bit ids by PGN, also where the file does not say that they are J1939.")
     ] = False
+    expand: Annotated[
+        list[str], _d("Lists to make rows of, which no file can describe: DM1, DM2, BMV, BMT.")
+    ] = msgspec.field(default_factory=list)
 
 
 class Campaign(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -246,8 +249,8 @@ def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Dev
     """
     environment = os.environ if environment is None else environment
     data, text = _read(path)
-    _override(data, environment)
-    device = _convert(data, Device, path, text)
+    variables = _override(data, environment)
+    device = _convert(data, Device, path, text, variables)
     base = path.parent
     for bus in device.bus:
         if isinstance(bus, RecordingBus):
@@ -290,7 +293,10 @@ def schema(kind: Literal["device", "plan"]) -> dict[str, Any]:
 
 
 def _beside(base: Path, name: str) -> str:
-    return str((base / Path(name).expanduser()).absolute()) if name else ""
+    try:
+        return str((base / Path(name).expanduser()).absolute()) if name else ""
+    except RuntimeError as e:
+        raise ConfigError(f"{name}: there is no such home folder") from e
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:
@@ -301,6 +307,8 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     except UnicodeDecodeError as e:
         line = e.object[: e.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from e
+    except ValueError as e:  # a zero byte in the name
+        raise ConfigError(f"{str(path)!r}: is no name of a file") from e
     try:
         return tomllib.loads(text), text
     except tomllib.TOMLDecodeError as e:
@@ -315,29 +323,43 @@ def _unique(path: Path, table: str, names: list[str]) -> None:
             )
 
 
-def _override(data: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """Put EDGE_AGENT_A__B=value into data["a"]["b"]; an item of a list is named by its `name`."""
+_Place = tuple[str | int, ...]
+"""Keys and positions from the top of a file to a setting."""
+
+
+def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[_Place, str]:
+    """Put EDGE_AGENT_A__B=value into data["a"]["b"]; an item of a list is named by its `name`.
+
+    Gives the variable of each place that has one.
+    """
+    variables: dict[_Place, str] = {}
     for variable, value in sorted(environment.items()):
         if not variable.startswith(PREFIX):
             continue
         keys = variable.removeprefix(PREFIX).lower().split("__")
         place: Any = data
+        steps: list[str | int] = []
         for key in keys[:-1]:
             if isinstance(place, list):
-                named = [i for i in place if str(i.get("name", "")).lower() == key]
-                if not named:
+                names = [str(i.get("name", "")) if isinstance(i, dict) else "" for i in place]
+                found = [n for n, name in enumerate(names) if name and name.lower() == key]
+                if not found:
                     raise ConfigError(
                         f"{variable}: the configuration has no {keys[0]} with the name {key!r}"
                     )
-                place = named[0]
-            else:
+                steps.append(found[0])
+                place = place[found[0]]
+            elif isinstance(place, dict):
+                steps.append(key)
                 place = place.setdefault(key, {})
-        if not isinstance(place, dict):
+        if not isinstance(place, dict) or not all(keys):
             raise ConfigError(f"{variable}: does not name a setting")
+        variables[*steps, keys[-1]] = variable
         try:
             place[keys[-1]] = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             place[keys[-1]] = value
+    return variables
 
 
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
@@ -345,31 +367,39 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<key>.*)`")
 
 
-def _convert(data: dict[str, Any], kind: type[_T], path: Path, text: str) -> _T:
+def _convert(
+    data: dict[str, Any],
+    kind: type[_T],
+    path: Path,
+    text: str,
+    variables: Mapping[_Place, str] | None = None,
+) -> _T:
     try:
         return msgspec.convert(data, kind, strict=True)
     except msgspec.ValidationError as e:
         match = _PATH.match(str(e))
         what, where = (match["what"], match["path"] or "$") if match else (str(e), "$")
-        raise ConfigError(_explain(kind, data, path, text, what=what, where=where)) from e
+        place, words = _explain(kind, data, what=what, where=where)
+        variable = (variables or {}).get(tuple(place))
+        raise ConfigError(f"{variable or f'{path}:{_line(text, place)}'}: {words}") from e
 
 
 def _explain(
-    kind: type[_T], data: dict[str, Any], path: Path, text: str, *, what: str, where: str
-) -> str:
+    kind: type[_T], data: dict[str, Any], *, what: str, where: str
+) -> tuple[list[str | int], str]:
+    """Where it is, and what is wrong there."""
     steps = re.findall(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]", where)
     table: list[str | int] = [k or int(i) for k, i in steps if k or i.isdigit()]
     if unknown := _UNKNOWN.match(what):
         key = unknown["key"]
         near = difflib.get_close_matches(key, _keys_at(kind, data, table), 1, 0.5)
         hint = f'; did you mean "{near[0]}"?' if near else ""
-        return f'{path}:{_line(text, [*table, key])}: unknown key "{key}"{_of(table)}{hint}'
+        return [*table, key], f'unknown key "{key}"{_of(table)}{hint}'
     if missing := _MISSING.match(what):
-        return f'{path}:{_line(text, table)}: the key "{missing["key"]}" is missing{_of(table)}'
-    key = table[-1] if table and isinstance(table[-1], str) else ""
-    subject = f'"{key}"{_of(table[:-1])}: ' if key else ""
-    words = what[0].lower() + what[1:].replace("`", "")
-    return f"{path}:{_line(text, table)}: {subject}{words}"
+        return table, f'the key "{missing["key"]}" is missing{_of(table)}'
+    last = table[-1] if table and isinstance(table[-1], str) else ""
+    subject = f'"{last}"{_of(table[:-1])}: ' if last else ""
+    return table, subject + what[0].lower() + what[1:].replace("`", "")
 
 
 def _of(table: list[str | int]) -> str:
@@ -418,7 +448,7 @@ def _line(text: str, table: list[str | int]) -> int:
         count = index if isinstance(index, int) else 0
         last = i == len(table) - 1
         pattern = re.compile(rf"\s*\[+\s*(?:\w+\s*\.\s*)*{re.escape(step)}\s*\]+")
-        assign = re.compile(rf"\s*[\"']?{re.escape(step)}[\"']?\s*[=.]")
+        assign = re.compile(rf"\s*(?:[\w-]+\s*\.\s*)*[\"']?{re.escape(step)}[\"']?\s*[=.]")
         for number in range(begin, len(lines)):
             if pattern.match(lines[number]):
                 if count == 0:

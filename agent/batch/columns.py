@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.batch.format import MAX_VALUES
-from agent.blocks import NUMERIC_KINDS, Kind, SignalTable, TableSchema, UInt8, UInt64
+from agent.blocks import NUMERIC_KINDS, Int64, Kind, SignalTable, TableSchema, UInt8, UInt64
 from agent.errors import BatchError
 
 _WIDTHS = (1, 2, 4, 8)
@@ -38,22 +38,6 @@ class Last:
 State = dict[int, Last]
 
 
-def _words(table: SignalTable, resolution_ns: int) -> UInt64:
-    """Time and numeric columns of a table, uint64[1 + k, n]."""
-    counts = {kind: len(array) for kind, array in table.values.items()}
-    words = np.empty((1 + sum(counts.values()), len(table)), np.uint64)
-    np.floor_divide(table.time, resolution_ns, out=words[0].view(np.int64))
-    row = 1
-    for kind in NUMERIC_KINDS:
-        if kind in counts:
-            array = table.values[kind]
-            bits: NDArray[Any] = array.view(np.uint32) if kind == "float32" else array
-            target = words[row : row + counts[kind]]
-            target[...] = bits if kind == "float32" else bits.view(np.uint64)
-            row += counts[kind]
-    return words
-
-
 def _zigzag(words: UInt64) -> UInt64:
     signed = words.view(np.int64)
     return ((signed << 1) ^ (signed >> 63)).view(np.uint64)
@@ -63,13 +47,21 @@ def _unzigzag(words: UInt64) -> UInt64:
     return (words >> np.uint64(1)) ^ (np.uint64(0) - (words & np.uint64(1)))
 
 
-def _planes(words: UInt64, width: int) -> bytes:
-    """uint64[k, n] as k columns of `width` byte planes each."""
-    narrow = words.astype(f"<u{width}")
+def _planes(values: UInt64, lengths: Int64, width: int) -> bytes:
+    """Columns one behind the other, `lengths` long each, as `width` byte planes a column."""
+    narrow = values.astype(f"<u{width}")
     if width == 1:
         return narrow.tobytes()
-    k, n = narrow.shape
-    return narrow.view(np.uint8).reshape(k, n, width).transpose(0, 2, 1).tobytes()
+    digits = narrow.view(np.uint8).reshape(-1, width)
+    # Byte b of value i of a column lies at the column's begin + b * its length + i.
+    begins = np.cumsum(lengths) - lengths
+    at = np.arange(len(values)) + np.repeat(begins * (width - 1), lengths)
+    step = np.repeat(lengths, lengths)
+    planes = np.empty(digits.size, np.uint8)
+    for b in range(width):
+        planes[at] = digits[:, b]
+        at += step
+    return planes.tobytes()
 
 
 def _from_planes(data: memoryview, k: int, n: int, width: int) -> UInt64:
@@ -98,40 +90,67 @@ def _width(largest: NDArray[np.uint64]) -> UInt8:
     return _WIDTH_OF_CLASS[np.searchsorted(_LIMITS, largest)]
 
 
+def _flat(tables: Sequence[tuple[int, SignalTable]], resolution_ns: int) -> tuple[UInt64, Int64]:
+    """All columns of all tables one behind the other as words, and how many each table has."""
+    times = np.concatenate([table.time for _, table in tables]) // resolution_ns
+    words = times.view(np.uint64)
+    pieces: list[NDArray[Any]] = []
+    columns = []
+    at = 0
+    for _, table in tables:
+        pieces.append(words[at : at + len(table.time)])
+        at += len(table.time)
+        count = 1
+        for kind in NUMERIC_KINDS:
+            values = table.values.get(kind)
+            if values is None:
+                continue
+            count += len(values)
+            bits = values.view(np.uint32) if kind == "float32" else values.view(np.uint64)
+            pieces.append(bits.ravel())
+        columns.append(count)
+    return np.concatenate(pieces, dtype=np.uint64), np.array(columns)
+
+
 def pack_tables(
     tables: Sequence[tuple[int, SignalTable]], state: State, resolution_ns: int
 ) -> dict[str, Any]:
-    """The map of one samples record; `tables` are (schema id, table) with ascending ids."""
+    """The map of one samples record; `tables` are (schema id, table) with ascending ids.
+
+    The columns of all tables are one array here, so that each step is one call for all of them.
+    """
     ids = np.array([schema_id for schema_id, _ in tables], np.uint64)
-    rows: list[int] = []
-    widths: list[UInt8] = []
-    deltas: dict[int, list[bytes]] = {w: [] for w in _WIDTHS}
-    first: list[UInt64] = []
-    for schema_id, table in tables:
-        words = _words(table, resolution_ns)
-        last = state.get(schema_id)
-        if last is None:
-            first.append(words[:, 0])
-            change = words[:, 1:] - words[:, :-1]
-        else:
-            change = np.empty_like(words)
-            np.subtract(words[:, 0], last.row, out=change[:, 0])
-            np.subtract(words[:, 1:], words[:, :-1], out=change[:, 1:])
-        rows.append(len(table) - (last.rows if last else 0))
-        state[schema_id] = Last(words[:, -1].copy(), len(table))
-        coded = _zigzag(change)
-        width = _width(coded.max(axis=1, initial=0))
-        widths.append(width)
-        for w in _WIDTHS:
-            columns = np.flatnonzero(width == w)
-            if len(columns):
-                deltas[w].append(_planes(coded[columns], w))
+    rows = np.array([len(table.time) for _, table in tables])
+    last = [state.get(schema_id) for schema_id, _ in tables]
+    known = np.array([one is not None for one in last])
+    words, columns = _flat(tables, resolution_ns)
+    lengths = np.repeat(rows, columns)
+    ends = np.cumsum(lengths)
+    begins = ends - lengths
+    has_last = np.repeat(known, columns)
+    fresh = begins[~has_last]
+    change = np.empty_like(words)
+    np.subtract(words[1:], words[:-1], out=change[1:])
+    if known.any():
+        before = np.concatenate([one.row for one in last if one is not None])
+        change[begins[has_last]] = words[begins[has_last]] - before
+    change[fresh] = 0
+    coded = _zigzag(change)
+    width = _width(np.maximum.reduceat(coded, begins))
+    final = words[ends - 1]
+    edges = [0, *np.cumsum(columns).tolist()]
+    for i, (schema_id, _) in enumerate(tables):
+        state[schema_id] = Last(final[edges[i] : edges[i + 1]], int(rows[i]))
+    stored = lengths - ~has_last
+    width_of = np.repeat(width, lengths)
+    width_of[fresh] = 0
+    rows_before = np.array([one.rows if one else 0 for one in last])
     parts = [
         _narrow(np.diff(ids, prepend=np.uint64(0))),
-        _narrow(_zigzag(np.array(rows, np.int64).view(np.uint64))),
-        np.concatenate(widths).tobytes(),
-        _pack_first(_zigzag(np.concatenate(first))) if first else b"",
-        *(part for w in _WIDTHS for part in deltas[w]),
+        _narrow(_zigzag((rows - rows_before).view(np.uint64))),
+        width.tobytes(),
+        _pack_first(_zigzag(words[fresh])),
+        *(_planes(coded[width_of == w], stored[width == w], w) for w in _WIDTHS),
     ]
     record: dict[str, Any] = {"n": len(tables), "columns": b"".join(parts)}
     if payloads := [p.tobytes() for _, table in tables for p in table.payloads]:
@@ -142,7 +161,10 @@ def pack_tables(
 def _pack_first(words: UInt64) -> bytes:
     """First rows, as one list: the width of each number, then the numbers of each width."""
     width = _width(words)
-    return width.tobytes() + b"".join(_planes(words[width == w][None, :], w) for w in _WIDTHS)
+    groups = (words[width == w] for w in _WIDTHS)
+    return width.tobytes() + b"".join(
+        _planes(group, np.array([len(group)]), w) for w, group in zip(_WIDTHS, groups, strict=True)
+    )
 
 
 def _unpack_first(cursor: "_Cursor", count: int) -> UInt64:

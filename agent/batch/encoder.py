@@ -5,6 +5,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from agent.batch.columns import State, pack_tables
 from agent.batch.format import (
     CHUNKS_PER_FRAME,
@@ -22,7 +24,7 @@ from agent.batch.format import (
     zstd,
 )
 from agent.batch.schema import pack_schema
-from agent.blocks import SignalTable, TableSchema, concatenate
+from agent.blocks import Int64, SignalTable, TableSchema, concatenate
 from agent.clock import MILLISECOND
 
 _P = zstd.CompressionParameter
@@ -31,7 +33,7 @@ _OPTIONS = {
     # searched well (and matches of 3 bytes) pack it better than a high level's large ones, at a
     # tenth of the time; the benchmarks print the figures.
     int(_P.window_log): WINDOW_LOG,
-    int(_P.strategy): int(zstd.Strategy.btultra),
+    int(_P.strategy): int(zstd.Strategy.btopt),
     int(_P.hash_log): 16,
     int(_P.chain_log): 16,
     int(_P.search_log): 5,
@@ -149,12 +151,13 @@ class BatchEncoder:
                 parts.append(_Part(pack_record(Record.SCHEMA, pack_schema(schema_id, *key))))
         now = _Part()
         values = MAX_VALUES
+        times: list[Int64] = []
         for schema_id, key in sorted(
             ((self._schemas[k], k) for k in groups), key=operator.itemgetter(0)
         ):
             table = concatenate(groups[key])
             self.samples += table.samples
-            self._note_times(table)
+            times.append(table.time)
             columns = len(table.schema.signals) + 1
             row_bytes = 8 * columns + sum(p.shape[1] for p in table.payloads)
             step = max(1, min(MAX_VALUES // columns, MAX_RECORD // row_bytes))
@@ -169,9 +172,11 @@ class BatchEncoder:
                 now.tables.append((schema_id, piece))
                 now.tables_size += size
                 values += columns * len(piece)
+        if times:
+            self._note_times(np.concatenate(times))
         return parts
 
-    def _note_times(self, table: SignalTable) -> None:
-        first, last = int(table.time.min()), int(table.time.max())
+    def _note_times(self, times: Int64) -> None:
+        first, last = int(times.min()), int(times.max())
         self._first_ns = first if self._first_ns is None else min(first, self._first_ns)
         self._last_ns = last if self._last_ns is None else max(last, self._last_ns)

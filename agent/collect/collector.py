@@ -1,7 +1,6 @@
 """Campaigns at work on the tables of a block."""
 
-import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,12 +13,15 @@ from agent.signals.database import ANY_BUS, SignalPath
 Destination = tuple[Lane, tuple[str, ...]]
 """A lane and the uplinks for which something is kept."""
 
+_Series = tuple[str, str, int | None, tuple[str, ...]]
+"""Bus, message, source and signals: what is thinned together."""
+
 
 class _Campaign:
     def __init__(self, campaign: CompiledCampaign) -> None:
         self.campaign = campaign
         self._schemas: dict[TableSchema, TableSchema | None] = {}
-        self._cells: dict[tuple[str, str, int | None, str], int] = {}
+        self._cells: dict[_Series, int] = {}
 
     def schema(self, schema: TableSchema) -> TableSchema | None:
         """What this campaign wants of a table; None where it wants nothing."""
@@ -37,16 +39,46 @@ class _Campaign:
                 self._schemas[schema] = schema.subset(names) if names else None
         return self._schemas[schema]
 
-    def thin(self, table: SignalTable) -> SignalTable:
-        """The first row of each interval."""
-        cells = table.time // self.campaign.every_ns
-        key = (table.bus, table.message, table.source, table.branch)
+    def wanted(self, tables: Iterable[SignalTable]) -> list[SignalTable]:
+        """What this campaign wants of tables."""
+        found = []
+        for table in tables:
+            schema = self.schema(table.schema)
+            if schema is not None:
+                found.append(table if schema is table.schema else table.select(schema))
+        return found
+
+    def thin(self, tables: Sequence[SignalTable]) -> list[SignalTable]:
+        """The first row of each interval.
+
+        Tables of the same signals (of frames of other lengths, of branches whose own signals are
+        not wanted) are one series: what is kept does not depend on what else is decoded.
+        """
+        series: dict[_Series, list[SignalTable]] = {}
+        for table in tables:
+            key = (table.bus, table.message, table.source, table.names)
+            series.setdefault(key, []).append(table)
+        return [kept for key, parts in series.items() for kept in self._thin(key, parts)]
+
+    def _thin(self, key: "_Series", parts: Sequence[SignalTable]) -> Iterator[SignalTable]:
+        times = parts[0].time if len(parts) == 1 else np.concatenate([t.time for t in parts])
+        order = np.argsort(times, kind="stable") if len(parts) > 1 else slice(None)
+        cells = times[order] // self.campaign.every_ns
         before = self._cells.get(key)
         first = np.empty(len(cells), bool)
         first[0] = before is None or cells[0] != before
         np.not_equal(cells[1:], cells[:-1], out=first[1:])
+        if parts[0].schema.entries:
+            begins = np.diff(times[order], prepend=times[order][0] - 1) != 0
+            first = first[begins][np.cumsum(begins) - 1]
         self._cells[key] = int(cells[-1])
-        return table if first.all() else table.take(first)
+        chosen = np.empty(len(cells), bool)
+        chosen[order] = first
+        begin = 0
+        for part in parts:
+            rows = chosen[begin : begin + len(part)]
+            begin += len(part)
+            yield part if rows.all() else part.take(rows)
 
 
 class Collector:
@@ -76,20 +108,17 @@ class Collector:
             destination = (campaign.campaign.lane, campaign.campaign.uplinks)
             if destination in skip:
                 continue
-            offered = taken = 0
-            for table in tables:
-                schema = campaign.schema(table.schema)
-                if schema is None:
-                    continue
-                mine = table if schema is table.schema else table.select(schema)
-                offered += mine.samples
-                if campaign.campaign.every_ns:
-                    mine = campaign.thin(mine)
-                if len(mine):
-                    taken += mine.samples
-                    kept.setdefault(destination, []).append(
-                        dataclasses.replace(mine, campaign=campaign.campaign.name)
-                    )
+            mine = campaign.wanted(tables)
+            offered = sum(table.samples for table in mine)
+            if campaign.campaign.every_ns:
+                mine = campaign.thin(mine)
+            taken = sum(table.samples for table in mine)
+            name = campaign.campaign.name
+            rows = [t for t in mine if len(t)]
+            if rows:
+                kept.setdefault(destination, []).extend(
+                    SignalTable(t.schema, t.time, t.values, t.payloads, name) for t in rows
+                )
             self._ledger.add(
                 "campaign",
                 campaign.campaign.name,
