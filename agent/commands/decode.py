@@ -31,6 +31,13 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--j1939", action="store_true", help="match 29-bit ids by PGN, whatever the DBC says"
     )
     parser.add_argument(
+        "--expand",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="make rows of the list in DM1, DM2, BMV or BMT (may be repeated)",
+    )
+    parser.add_argument(
         "--signals", action="append", metavar="GLOB", help="only these signals (may be repeated)"
     )
     parser.add_argument(
@@ -52,14 +59,15 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         BusError: the recording cannot be read.
         DatabaseError: a database file cannot be used.
-        ConfigError: a pattern names no signal, or an extra is not installed.
+        ConfigError: a pattern names no signal, `--expand` no list, or an extra is not installed.
     """
     from agent.bus import read_log
     from agent.settings import find
     from agent.signals import Database, Decoder
     from agent.signals.summary import Summary
 
-    database = Database.load([find(path, "dbc") for path in args.dbc], j1939=args.j1939)
+    files = [find(path, "dbc") for path in args.dbc]
+    database = Database.load(files, j1939=args.j1939, expand=args.expand)
     for finding in database.findings:
         _say(f"finding: {finding}")
     decoder = Decoder(database, args.signals)
@@ -98,7 +106,7 @@ def _verdict(args: argparse.Namespace, summary: "Summary", bad: int) -> int:
         where = f" of channel {args.channel}" if args.channel else ""
         _say(f"{args.log}: there are no frames{where}")
         return 1
-    if not summary.counts.decoded:
+    if not summary.counts.decoded + summary.counts.reassembled:
         ids = ", ".join(summary.commonest_ids(8))
         names = ", ".join(str(f) for f in args.dbc)
         if ids:

@@ -24,11 +24,13 @@ def load_factory_plan(device: Device) -> Plan:
                 f'{path}: [[database]] bus "{entry.bus}" is no bus of agent.toml, which has: '
                 f"{', '.join(buses) or 'none'}"
             )
-    database = Database.load(
-        {entry.bus: entry.files for entry in settings.database},
-        j1939=[entry.bus for entry in settings.database if entry.j1939],
-    )
     try:
+        database = Database.load(
+            {entry.bus: entry.files for entry in settings.database},
+            j1939=[entry.bus for entry in settings.database if entry.j1939],
+            expand={entry.bus: entry.expand for entry in settings.database},
+            cache=Path(device.state_dir) / "cache" if device.state_dir else None,
+        )
         return Plan.build(settings, database, [uplink.name for uplink in device.uplink])
     except ConfigError as e:
         raise ConfigError(f"{path}: {e}") from e

@@ -16,6 +16,8 @@ Invariants:
 - A 29-bit id is never taken for an 11-bit one. With J1939, messages match by PGN, and the source
   address is an attribute of the table.
 - A frame that is in the database but too short for any signal is undecodable, and counted.
+- A message of several frames (`transport`) is decoded once it is whole, or it is counted as lost;
+  its frames count as parts. Lists, which no file can describe, become rows (`expand`).
 """
 
 from agent.signals.database import Database

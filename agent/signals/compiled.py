@@ -6,6 +6,7 @@ kept.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,7 +14,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.blocks import FrameBlock, Kind, SignalTable, TableSchema, UInt8, UInt64
+from agent.blocks import (
+    FrameBlock,
+    Kind,
+    SignalTable,
+    TableSchema,
+    TimeBase,
+    UInt8,
+    UInt64,
+)
+from agent.signals.bulk import Layout
 from agent.signals.model import Message, Signal
 
 _ORDER: tuple[Kind, ...] = ("int64", "uint64", "float32", "float64", "bytes")
@@ -58,7 +68,7 @@ class Extraction:
             self._counts[kind] = len(of_kind)
             self._right[kind] = np.array([[64 - s.length] for s, _ in of_kind], np.uint64)
             self._split += [
-                (kind, row, s) for row, (s, byte) in enumerate(of_kind) if _left(s, byte) < 0
+                (kind, row, s) for row, (s, byte) in enumerate(of_kind) if _reaches_on(s, byte)
             ]
             begin = 0
             for row in range(1, len(of_kind) + 1):
@@ -78,6 +88,20 @@ class Extraction:
                     )
                 )
                 begin = row
+
+    @functools.cached_property
+    def layout(self) -> Layout | None:
+        """For decoding in bulk: of whole numbers in classic frames."""
+        if self._width != 8 or not set(self._counts) <= {"int64", "uint64"} or self._bytes:
+            return None
+        windows = sorted(self._windows, key=lambda w: (_ORDER.index(w.kind), w.rows.start))
+        return Layout(
+            signals=tuple(s.schema for s in self.signals),
+            signed=self._counts.get("int64", 0),
+            big_endian=np.array([s.big_endian for s in self.signals], bool),
+            left=np.concatenate([w.left[:, 0] for w in windows]),
+            right=np.array([64 - s.length for s in self.signals], np.uint64),
+        )
 
     def take(self, data: UInt8) -> tuple[dict[Kind, NDArray[Any]], tuple[UInt8, ...]]:
         """The columns of uint8[n, width] payloads: kind -> [k, n], and the bytes signals."""
@@ -129,9 +153,14 @@ def _window_byte(signal: Signal, width: int) -> int:
 
 
 def _left(signal: Signal, byte: int) -> int:
-    """The shift that puts the highest bit at bit 63; negative where 9 bytes are touched."""
+    """The shift that puts the highest bit at bit 63, of a signal inside its window."""
     first = signal.first_bit - 8 * byte
     return first if signal.big_endian else 64 - first - signal.length
+
+
+def _reaches_on(signal: Signal, byte: int) -> bool:
+    """Whether the signal touches a ninth byte, after its window."""
+    return signal.first_bit - 8 * byte + signal.length > 64
 
 
 def _word(data: UInt8, byte: int, big_endian: bool) -> UInt64:
@@ -210,6 +239,27 @@ class MessagePlan:
         self._selectors = self._make_selectors()
         self._branches: dict[_Key, _Branch] = {}
         self._by_names: dict[tuple[str, ...], _Branch] = {}
+
+    @functools.cached_property
+    def layout(self) -> Layout | None:
+        """For decoding in bulk frames of at least `bulk_length` bytes; None where it cannot be."""
+        if self._selectors or not len(self._ends):
+            return None
+        extraction = self._branch((len(self._ends),)).extraction
+        return extraction.layout if extraction else None
+
+    @functools.cached_property
+    def bulk_length(self) -> int:
+        """From this length on nothing is short, and every wanted signal is there."""
+        return max(self.message.length, self._shortest, int(self._ends.max(initial=0)))
+
+    @property
+    def wants_nothing(self) -> bool:
+        return not len(self._ends)
+
+    def schema(self, bus: str, clock: TimeBase) -> TableSchema:
+        """Of a table with all wanted signals."""
+        return self._schema(self._branch((len(self._ends),)), bus, None, clock)
 
     def _make_selectors(self) -> list[_Selector]:
         """The multiplexers on which a wanted signal hangs, parents first."""
@@ -356,19 +406,26 @@ class MessagePlan:
     def _table(self, branch: _Branch, frames: FrameBlock, source: int | None) -> SignalTable | None:
         if branch.extraction is None:
             return None
-        key = (frames.bus, source, frames.clock)
-        schema = branch.schemas.get(key)
-        if schema is None:
-            schema = branch.schemas[key] = TableSchema(
-                bus=frames.bus,
-                message=self.message.name,
-                signals=tuple(s.schema for s in branch.extraction.signals),
-                source=source,
-                branch=branch.label,
-                clock=frames.clock,
-            )
+        schema = self._schema(branch, frames.bus, source, frames.clock)
         values, payloads = branch.extraction.take(frames.data)
         return SignalTable(schema, frames.time, values, payloads)
+
+    def _schema(
+        self, branch: _Branch, bus: str, source: int | None, clock: TimeBase
+    ) -> TableSchema:
+        key = (bus, source, clock)
+        schema = branch.schemas.get(key)
+        if schema is None:
+            signals = branch.extraction.signals if branch.extraction else ()
+            schema = branch.schemas[key] = TableSchema(
+                bus=bus,
+                message=self.message.name,
+                signals=tuple(s.schema for s in signals),
+                source=source,
+                branch=branch.label,
+                clock=clock,
+            )
+        return schema
 
 
 def _ranges(values: set[int]) -> str:

@@ -1,4 +1,4 @@
-"""Database files, read once through cantools into this program's own model."""
+"""The messages and signals of each bus, and how they are named."""
 
 import dataclasses
 import difflib
@@ -7,31 +7,17 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import cantools
-from cantools.database import Message as CanMessage
-from cantools.database import Signal as CanSignal
+from agent.errors import ConfigError
+from agent.signals.expand import Expander, find
+from agent.signals.files import read_buses
+from agent.signals.finding import Finding
+from agent.signals.model import Message
 
-from agent.blocks import SignalSchema
-from agent.errors import ConfigError, DatabaseError
-from agent.signals.model import Message, Signal, kind_of
+__all__ = ["ANY_BUS", "Database", "Finding", "SignalPath"]
 
 ANY_BUS = "*"
-_MAX_BYTES = 64 << 20
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
-    """Something in a database file that is wrong, and what was done about it."""
-
-    file: str
-    item: str
-    what: str
-    done: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.item}: {self.what}; {self.done}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +38,8 @@ class Database:
 
     buses: Mapping[str, tuple[Message, ...]]
     findings: tuple[Finding, ...] = ()
+    expanders: Mapping[str, tuple[Expander, ...]] = dataclasses.field(default_factory=dict)
+    """The lists of each bus, which no file can describe."""
 
     @classmethod
     def load(
@@ -59,28 +47,35 @@ class Database:
         files: Sequence[str | os.PathLike[str]] | Mapping[str, Sequence[str | os.PathLike[str]]],
         *,
         j1939: bool | Iterable[str] = False,
+        expand: Iterable[str] | Mapping[str, Iterable[str]] = (),
+        cache: Path | None = None,
     ) -> Self:
         """Read database files: a list for every bus, or a list for each bus.
 
         `j1939` matches all 29-bit ids by PGN, also where a file does not say that they are J1939:
-        on every bus, or on the named ones.
+        on every bus, or on the named ones. `expand` names lists to expand (agent.signals.expand):
+        on every bus, or on each. `cache` is a folder in which the result is kept for the next time.
 
         Raises:
             DatabaseError: a file cannot be read, or nothing in it can be used.
+            ConfigError: `expand` names what does not exist, or what a file has by that name.
         """
         by_bus = files if isinstance(files, Mapping) else {ANY_BUS: files}
         j1939_buses = set(by_bus) if j1939 is True else set() if j1939 is False else set(j1939)
-        findings: list[Finding] = []
-        buses = {}
-        for bus, names in by_bus.items():
-            messages: list[Message] = []
-            for name in names:
-                messages += _load_file(Path(name), bus in j1939_buses, findings)
-            buses[bus] = tuple(_without_doubles(messages, findings))
-        return cls(buses, tuple(findings))
+        expanders = {
+            bus: find(expand.get(bus, ()) if isinstance(expand, Mapping) else expand)
+            for bus in by_bus
+        }
+        paths = {bus: [Path(name) for name in names] for bus, names in by_bus.items()}
+        read, findings = read_buses(paths, frozenset(j1939_buses), cache)
+        buses = {bus: _with_lists(messages, expanders[bus]) for bus, messages in read.items()}
+        return cls(buses, findings, expanders)
 
     def messages(self, bus: str) -> tuple[Message, ...]:
         return self.buses.get(bus, self.buses.get(ANY_BUS, ()))
+
+    def lists(self, bus: str) -> tuple[Expander, ...]:
+        return self.expanders.get(bus, self.expanders.get(ANY_BUS, ()))
 
     def paths(self) -> list[SignalPath]:
         """Every signal."""
@@ -89,6 +84,11 @@ class Database:
             for bus, messages in self.buses.items()
             for message in messages
             for signal in message.signals
+        ] + [
+            SignalPath(bus, expander.name, signal.name)
+            for bus, expanders in self.expanders.items()
+            for expander in expanders
+            for signal in expander.signals
         ]
 
     def select(self, patterns: Iterable[str]) -> set[SignalPath]:
@@ -131,110 +131,20 @@ def _match(pattern: str, paths: Iterable[SignalPath]) -> set[SignalPath]:
     }
 
 
-def _read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DatabaseError(f"{path}: has more than {_MAX_BYTES >> 20} MB; is it a database?")
-        data = path.read_bytes()
-    except OSError as e:
-        raise DatabaseError(f"{path}: cannot be read: {e.strerror}") from e
-    for encoding in ("utf-8-sig", "cp1252", "latin-1"):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise AssertionError  # latin-1 takes every byte
-
-
-_FORMATS = {".dbc": "dbc", ".kcd": "kcd", ".sym": "sym", ".arxml": "arxml"}
-
-
-def _load_file(path: Path, j1939: bool, findings: list[Finding]) -> list[Message]:
-    text = _read_text(path)
-    kind = _FORMATS.get(path.suffix.lower(), "dbc")
-    try:
-        database: Any = cantools.database.load_string(text, kind, strict=False, sort_signals=None)
-    except Exception as e:  # cantools lets whatever its parser meets through
-        raise DatabaseError(f"{path}: cannot be used: {_first_line(e)}") from e
-    messages = [_message(message, j1939) for message in getattr(database, "messages", ())]
-    if not messages:
-        raise DatabaseError(f"{path}: has no messages")
-    findings += [
-        Finding(
-            str(path),
-            f"{message.name}.{signal.name}",
-            f"ends in byte {signal.end_byte} of a message of {message.length}",
-            "decoded where a frame is long enough",
-        )
-        for message in messages
-        for signal in message.signals
-        if signal.end_byte > message.length > 0
+def _with_lists(messages: Iterable[Message], expanders: Sequence[Expander]) -> tuple[Message, ...]:
+    """Messages, and those whose lists are to be expanded and which no file describes."""
+    groups = {expander.pgn for expander in expanders}
+    # Who names the list of a PGN says that it is one.
+    found = [
+        dataclasses.replace(m, j1939=True) if m.extended and m.pgn in groups else m
+        for m in messages
     ]
-    return messages
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _message(message: CanMessage, j1939: bool) -> Message:
-    extended = bool(message.is_extended_frame)
-    return Message(
-        name=message.name,
-        id=message.frame_id,
-        extended=extended,
-        length=message.length,
-        signals=tuple(_signal(s) for s in message.signals),
-        j1939=extended and (j1939 or message.protocol == "j1939"),
-        cycle_ms=message.cycle_time,
-    )
-
-
-def _signal(signal: CanSignal) -> Signal:
-    choices = {int(value): str(label) for value, label in (signal.conversion.choices or {}).items()}
-    return Signal(
-        schema=SignalSchema(
-            name=signal.name,
-            kind=kind_of(
-                length=signal.length, signed=signal.is_signed, is_float=signal.conversion.is_float
-            ),
-            bits=signal.length,
-            scale=signal.conversion.scale,
-            offset=signal.conversion.offset,
-            unit=signal.unit or "",
-            choices=tuple(choices.items()),
-            minimum=_plain(signal.minimum),
-            maximum=_plain(signal.maximum),
-        ),
-        start=signal.start,
-        length=signal.length,
-        big_endian=signal.byte_order == "big_endian",
-        multiplexer=signal.is_multiplexer,
-        parent=signal.multiplexer_signal or "" if signal.multiplexer_ids else "",
-        selected_by=frozenset(signal.multiplexer_ids or ()),
-    )
-
-
-def _plain(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _without_doubles(messages: list[Message], findings: list[Finding]) -> Iterable[Message]:
-    """Messages in order; of two with one name or one id, the first."""
-    names: set[str] = set()
-    ids: set[tuple[bool, int]] = set()
-    for message in messages:
-        key = (message.extended, message.id)
-        if message.name in names or key in ids:
-            findings.append(
-                Finding(
-                    "",
-                    f"message {message.name} (id {message.id:#x})",
-                    "the name or the id was there before",
-                    "left out",
-                )
+    described = {m.pgn for m in found if m.j1939}
+    found += [e.message for e in expanders if e.pgn not in described]
+    names = [m.name for m in found]
+    for name in (n for e in expanders for n in (e.message.name, e.name)):
+        if names.count(name) + sum(e.name == name for e in expanders) > 1:
+            raise ConfigError(
+                f"expand: a database file has another message {name}; rename that, or do not expand"
             )
-            continue
-        names.add(message.name)
-        ids.add(key)
-        yield message
+    return tuple(found)

@@ -1,19 +1,46 @@
 """Blocks of frames to tables of samples."""
 
 import dataclasses
+import functools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.blocks import ERROR, EXTENDED, ID_BITS, REMOTE, FrameBlock, SignalTable, UInt32
+from agent.blocks import (
+    ERROR,
+    EXTENDED,
+    ID_BITS,
+    REMOTE,
+    FrameBlock,
+    Int64,
+    SignalTable,
+    TableSchema,
+    UInt16,
+    UInt32,
+    UInt64,
+)
+from agent.signals.bulk import Group, keep_freed_memory
 from agent.signals.compiled import MessagePlan
 from agent.signals.database import Database, SignalPath
+from agent.signals.expand import ListPlan
 from agent.signals.model import Message
+from agent.signals.transport import Reassembler, fast_packet_groups
 
-_CLASSIC = 8
-_FD = 64
+_UNKNOWN, _SPECIAL, _TRANSPORT = -1, -2, -3  # instead of the number of a message
+_LEAST = _TRANSPORT
+_MAX_GROUPS = 64
+"""Which messages come together varies from block to block; this many sets are remembered."""
+_SMALL_CLASS = 4
+"""Messages of up to 2**4 - 1 rows are decoded together, others with those of half to all their
+rows."""
+_NOT_LOOKED_AT, _NEVER = -1, 1 << 20  # in place of a length
+_NO_PRIORITY = 0x03FF_FFFF  # SAE J1939-21: the upper three bits of 29
+
+
+_Group = tuple[Group, list[TableSchema]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,6 +57,10 @@ class Counts:
     """Of the decoded: a multiplexer had a value for which the database has no branch."""
     short: int = 0
     """Of the decoded and undecodable: shorter than the database says."""
+    reassembled: int = 0
+    """Messages put together from transport parts, and decoded: no frames, so in no sum."""
+    transport_lost: int = 0
+    """Messages that were announced and did not become whole."""
 
     def __iadd__(self, other: "Counts") -> Self:
         for field in dataclasses.fields(self):
@@ -38,30 +69,55 @@ class Counts:
 
 
 class _Index:
-    """Ids of one bus to numbers of messages, -1 where there is none."""
+    """Ids of one bus to numbers of messages, -1 where there is none.
+
+    Where a file has several J1939 messages of one PGN (proprietary ones, a layout for each sender),
+    the one with the frame's own addresses is taken, else the first.
+    """
 
     def __init__(self, messages: tuple[Message, ...]) -> None:
         self._standard = np.full(0x800, -1, np.int16)
         extended: dict[int, int] = {}
         groups: dict[int, int] = {}
+        senders: dict[int, int] = {}
+        shared = {
+            group for group, n in Counter(m.pgn for m in messages if m.j1939).items() if n > 1
+        }
         for number, message in enumerate(messages):
             if message.j1939:
                 groups.setdefault(message.pgn, number)
+                if message.pgn in shared:
+                    senders.setdefault(message.id & _NO_PRIORITY, number)
             elif message.extended:
                 extended.setdefault(message.id & ID_BITS, number)
             elif message.id < 0x800:
                 self._standard[message.id] = number
+        fast = fast_packet_groups(messages)
+        self.fast = np.array([m.j1939 and m.pgn in fast for m in messages], bool)
+        """bool[messages]: which come as NMEA 2000 fast packets."""
+        self.transport = Reassembler(fast) if groups else None
+        """Follows transfers, where there is J1939 on the bus."""
+        self.bulk_length = np.full(len(messages), _NOT_LOOKED_AT, np.int32)
+        """int32[messages]: how long frames must be to be decoded in bulk."""
+        self.wanted = np.zeros(len(messages), bool)
+        """bool[messages]: whether any signal of it is wanted."""
         self._ids, self._numbers = _sorted(extended)
         self._pgns, self._pgn_numbers = _sorted(groups)
+        self._senders, self._sender_numbers = _sorted(senders)
 
     def look_up(self, ids: UInt32) -> NDArray[np.int16]:
         """int16[n]: the number of each frame's message."""
-        low: NDArray[np.int16] = self._standard[ids & np.uint32(0x7FF)]
+        if not len(ids) or int(ids.max()) < len(self._standard):
+            return self._standard.take(ids)
+        low: NDArray[np.int16] = self._standard.take(ids & np.uint32(0x7FF))
         is_extended = (ids & np.uint32(EXTENDED)) != 0
         if not is_extended.any():
             return low
         bits = ids & np.uint32(ID_BITS)
         found = _find(self._ids, self._numbers, bits)
+        if len(self._senders):
+            sent = _find(self._senders, self._sender_numbers, bits & np.uint32(_NO_PRIORITY))
+            found = np.where(found >= 0, found, sent)
         if len(self._pgns):
             pgn = bits >> np.uint32(8) & np.uint32(0x3FFFF)
             pdu1 = (pgn >> np.uint32(8) & np.uint32(0xFF)) < 240
@@ -98,10 +154,13 @@ class Decoder:
         Raises:
             ConfigError: a pattern names no signal.
         """
+        keep_freed_memory()
         self.database = database
         self._wanted = None if signals is None else database.select(signals)
         self._indices: dict[str, _Index] = {}
         self._plans: dict[tuple[str, int, int], MessagePlan] = {}
+        self._groups: dict[tuple[str, str, bytes], _Group] = {}
+        self._lists: dict[tuple[str, int], ListPlan | None] = {}
         self.counts = Counts()
         """Of all blocks so far."""
 
@@ -120,16 +179,88 @@ class Decoder:
         """The samples of a block, and what became of its frames."""
         counts = Counts()
         tables: list[SignalTable] = []
-        for number, rows in self._by_message(block, counts):
-            tables += self._tables(number, rows, counts)
+        index = self._index(block.bus)
+        parts: NDArray[np.bool_] | None = None
+        messages: list[FrameBlock] = []
+        if index.transport is not None:
+            before = index.transport.counts.lost
+            parts, messages = index.transport.take(block)
+            counts.transport_lost += index.transport.counts.lost - before
+        tables += self._decode_sorted(_Sorted(block, index, counts, parts), index, counts)
+        for whole in messages:
+            of_messages = Counts()
+            ordered = _Sorted(whole, index, of_messages, None)
+            tables += self._decode_sorted(ordered, index, of_messages)
+            counts.reassembled += of_messages.decoded
         self.counts += counts
         return tables, counts
 
+    def _decode_sorted(self, frames: "_Sorted", index: _Index, counts: Counts) -> list[SignalTable]:
+        tables: list[SignalTable] = []
+        rest = np.arange(len(frames.present))
+        if len(rest) and frames.block.data.shape[1] == 8:
+            tables, rest = self._decode_in_bulk(frames, index, counts)
+        for place in rest.tolist():
+            begin = int(frames.begins[place])
+            rows = frames.ordered[begin : begin + int(frames.counts[place])]
+            tables += self._tables(int(frames.present[place]), rows, counts)
+        return tables
+
+    def _decode_in_bulk(
+        self, frames: "_Sorted", index: _Index, counts: Counts
+    ) -> tuple[list[SignalTable], NDArray[np.intp]]:
+        """The tables of messages of fixed layout, and the places of all others."""
+        block = frames.block
+        present = frames.present
+        needed = index.bulk_length[present]
+        for place in np.flatnonzero(needed == _NOT_LOOKED_AT).tolist():
+            number = int(present[place])
+            needed[place] = index.bulk_length[number] = self._bulk_length(block.bus, number)
+            index.wanted[number] = not self._plan(block.bus, number, 8).wants_nothing
+        chosen = frames.shortest >= needed
+        counts.decoded += int(frames.counts[chosen].sum())
+        wanted = chosen & index.wanted[present]
+        size_class = np.maximum(np.frexp(frames.counts)[1], _SMALL_CLASS)
+        tables: list[SignalTable] = []
+        for size in np.unique(size_class[wanted]).tolist():
+            places = np.flatnonzero(wanted & (size_class == size))
+            group, schemas = self._group(block, present[places])
+            begins, lengths = frames.begins[places], frames.counts[places]
+            for schema, begin, rows in zip(
+                schemas,
+                begins.tolist(),
+                group.take(frames.words, begins, lengths),
+                strict=True,
+            ):
+                time = frames.time[begin : begin + rows.n]
+                tables.append(SignalTable(schema, time, rows.values(), (), "", rows))
+        return tables, np.flatnonzero(~chosen)
+
+    def _bulk_length(self, bus: str, number: int) -> int:
+        """How long the frames of a message must be to be decoded in bulk."""
+        plan = self._plan(bus, number, 8)
+        if plan.message.j1939 or not (plan.wants_nothing or plan.layout):
+            return _NEVER
+        return plan.bulk_length
+
+    def _group(self, block: FrameBlock, members: NDArray[np.int16]) -> _Group:
+        key = (block.bus, block.clock, members.tobytes())
+        group = self._groups.get(key)
+        if group is None:
+            if len(self._groups) >= _MAX_GROUPS:
+                self._groups.clear()
+            plans = [self._plan(block.bus, number, 8) for number in members.tolist()]
+            layouts = [plan.layout for plan in plans if plan.layout is not None]
+            schemas = [plan.schema(block.bus, block.clock) for plan in plans]
+            group = self._groups[key] = (Group(layouts), schemas)
+        return group
+
     def knows(self, block: FrameBlock) -> NDArray[np.bool_]:
-        """bool[n]: whether the database has a message for each frame."""
+        """bool[n]: whether each frame has a message in the database, or is a part of messages."""
+        index = self._index(block.bus)
         plain = (block.id & np.uint32(REMOTE | ERROR)) == 0
-        known: NDArray[np.bool_] = plain & (self._index(block.bus).look_up(block.id) >= 0)
-        return known
+        known: NDArray[np.bool_] = plain & (index.look_up(block.id) >= 0)
+        return known if index.transport is None else known | index.transport.parts(block)
 
     def _index(self, bus: str) -> _Index:
         index = self._indices.get(bus)
@@ -137,30 +268,14 @@ class Decoder:
             index = self._indices[bus] = _Index(self.database.messages(bus))
         return index
 
-    def _by_message(self, block: FrameBlock, counts: Counts) -> Iterator[tuple[int, FrameBlock]]:
-        numbers = self._index(block.bus).look_up(block.id)
-        special = (block.id & np.uint32(REMOTE | ERROR)) != 0
-        if special.any():
-            error = (block.id & np.uint32(ERROR)) != 0
-            counts.error += int(error.sum())
-            counts.remote += int((special & ~error).sum())
-            numbers = np.where(special, np.int16(-2), numbers)
-        # A stable sort of int16 is a radix sort: frames stay in order within a message.
-        order = np.argsort(numbers, kind="stable")
-        ordered = block[order]
-        present, begins = np.unique(numbers[order], return_index=True)
-        ends = [*begins[1:].tolist(), len(block)]
-        for number, begin, end in zip(present.tolist(), begins.tolist(), ends, strict=True):
-            if number == -1:
-                counts.unknown += end - begin
-            elif number >= 0:
-                yield number, ordered[begin:end]
-
     def _tables(self, number: int, rows: FrameBlock, counts: Counts) -> list[SignalTable]:
         plan = self._plan(rows.bus, number, rows.data.shape[1])
         parts = _by_source(rows) if plan.message.j1939 else [(None, rows)]
         made: list[SignalTable] = []
+        entries = self._list(rows.bus, number, plan.message)
         for source, part in parts:
+            if entries is not None:
+                made += entries.tables(part, source)
             tables, undecodable, short, no_branch = plan.tables(part, source)
             made += tables
             counts.decoded += len(part) - undecodable
@@ -174,16 +289,90 @@ class Decoder:
         plan = self._plans.get(key)
         if plan is None:
             message = self.database.messages(bus)[number]
-            wanted = self._wanted
-            names = {bus} if bus in self.database.buses else {"*", bus}
-            signals = [
-                s
-                for s in message.signals
-                if wanted is None
-                or any(SignalPath(name, message.name, s.name) in wanted for name in names)
-            ]
+            names = self._wanted_of(bus, message.name, [s.name for s in message.signals])
+            signals = [s for s in message.signals if s.name in names]
             plan = self._plans[key] = MessagePlan(message, signals, width)
         return plan
+
+    def _list(self, bus: str, number: int, message: Message) -> ListPlan | None:
+        """What expands the list of a message, if something does."""
+        key = (bus, number)
+        if key not in self._lists:
+            expander = next(
+                (e for e in self.database.lists(bus) if message.j1939 and e.pgn == message.pgn),
+                None,
+            )
+            plan = None
+            if expander is not None:
+                names = [s.name for s in expander.signals]
+                plan = ListPlan(expander, self._wanted_of(bus, expander.name, names))
+            self._lists[key] = plan
+        return self._lists[key]
+
+    def _wanted_of(self, bus: str, message: str, names: Iterable[str]) -> set[str]:
+        wanted = self._wanted
+        if wanted is None:
+            return set(names)
+        buses = {bus} if bus in self.database.buses else {"*", bus}
+        return {n for n in names if any(SignalPath(b, message, n) in wanted for b in buses)}
+
+
+class _Sorted:
+    """The frames of a block by the number of their message; what has none is counted."""
+
+    def __init__(
+        self, block: FrameBlock, index: _Index, counts: Counts, parts: NDArray[np.bool_] | None
+    ) -> None:
+        self.block = block
+        numbers = index.look_up(block.id)
+        if parts is not None and parts.any():
+            # TP.DT as a file describes it is decoded like any frame; a fast packet makes no sense.
+            parts = parts & ((numbers < 0) | index.fast[numbers])
+            numbers = np.where(parts, np.int16(_TRANSPORT), numbers)
+        special = (block.id & np.uint32(REMOTE | ERROR)) != 0
+        if special.any():
+            error = (block.id & np.uint32(ERROR)) != 0
+            counts.error += int(error.sum())
+            counts.remote += int((special & ~error).sum())
+            numbers = np.where(special, np.int16(_SPECIAL), numbers)
+        # A stable sort of 8 or 16 bits is a radix sort: frames stay in order within a message.
+        shifted = numbers + np.int16(-_LEAST)
+        small = len(index.wanted) - _LEAST <= 256
+        self._order = np.argsort(shifted.astype(np.uint8) if small else shifted, kind="stable")
+        sizes = np.bincount(shifted) if len(block) else np.zeros(0, np.intp)
+        places = np.flatnonzero(sizes)
+        begins = (np.cumsum(sizes) - sizes)[places]
+        counts.unknown += int(sizes[_UNKNOWN - _LEAST : _UNKNOWN - _LEAST + 1].sum())
+        counts.transport += int(sizes[_TRANSPORT - _LEAST : _TRANSPORT - _LEAST + 1].sum())
+        known = places >= -_LEAST
+        self.present = (places[known] + _LEAST).astype(np.int16)
+        """int16[messages]: numbers of the messages that occur."""
+        self.begins = begins[known]
+        """int64[messages]: where the frames of each begin, in order."""
+        self.counts = sizes[places[known]]
+        """int64[messages]: how many there are of each."""
+
+    @functools.cached_property
+    def ordered(self) -> FrameBlock:
+        return self.block[self._order]
+
+    @functools.cached_property
+    def time(self) -> Int64:
+        return self.block.time[self._order]
+
+    @functools.cached_property
+    def shortest(self) -> UInt16:
+        """uint16[messages]: the shortest frame of each."""
+        if not len(self.begins):
+            return np.zeros(0, np.uint16)
+        shortest: UInt16 = np.minimum.reduceat(self.block.length[self._order], self.begins)
+        return shortest
+
+    @functools.cached_property
+    def words(self) -> UInt64:
+        """uint64[2 n]: payloads of 8 bytes in order, little-endian, then the same big-endian."""
+        words = np.ascontiguousarray(self.block.data).view("<u8")[:, 0][self._order]
+        return np.concatenate([words, words.byteswap()])
 
 
 def _by_source(rows: FrameBlock) -> Iterator[tuple[int, FrameBlock]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.blocks import EXTENDED, ID_BITS, FrameBlock, SignalSchema, SignalTable
+from agent.blocks import ERROR, EXTENDED, ID_BITS, REMOTE, FrameBlock, SignalSchema, SignalTable
 from agent.signals.decoder import Counts
 
 
@@ -37,7 +37,8 @@ class _Figures:
             self.raw_sum += _exact_sum(raw)
         if physical is not None:
             finite = physical[np.isfinite(physical)]
-            self.sum += float(finite.sum())
+            with np.errstate(over="ignore"):
+                self.sum += float(finite.sum())
             if len(finite):
                 self.min = min(self.min, float(finite.min()))
                 self.max = max(self.max, float(finite.max()))
@@ -50,7 +51,7 @@ class _Figures:
             "raw_sum": self.raw_sum if whole else None,
             "raw_min": self.raw_min if whole else None,
             "raw_max": self.raw_max if whole else None,
-            "sum": self.sum if number else None,
+            "sum": self.sum if number and math.isfinite(self.sum) else None,
             "min": self.min if number else None,
             "max": self.max if number else None,
             "first_time": _seconds(self.first_ns),
@@ -88,7 +89,8 @@ class Summary:
         first, last = int(block.time.min()), int(block.time.max())
         self._first_ns = first if self._first_ns is None else min(first, self._first_ns)
         self._last_ns = last if self._last_ns is None else max(last, self._last_ns)
-        ids, counts = np.unique(block.id[~known], return_counts=True)
+        plain = (block.id & np.uint32(REMOTE | ERROR)) == 0
+        ids, counts = np.unique(block.id[plain & ~known], return_counts=True)
         for number, count in zip(ids.tolist(), counts.tolist(), strict=True):
             self._unknown[number] = self._unknown.get(number, 0) + count
 
@@ -134,6 +136,9 @@ class Summary:
         parts += [
             f"{count:,} {what}"
             for count, what in (
+                (c.transport, "parts of longer messages"),
+                (c.reassembled, "messages put together from these and decoded"),
+                (c.transport_lost, "longer messages incomplete"),
                 (c.unknown, "not in the database"),
                 (c.undecodable, "undecodable"),
                 (c.remote, "remote"),
