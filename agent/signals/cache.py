@@ -17,6 +17,7 @@ Failing to write is no error: the next start takes as long as this one.
 
 import contextlib
 import hashlib
+import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -134,10 +135,11 @@ def store(folder: Path, key: str, buses: Buses, findings: Iterable[Finding]) -> 
     temporary = folder / f".{key[:16]}.{secrets.token_hex(4)}"
     with contextlib.suppress(OSError, OverflowError, ValueError):
         payload = msgspec.msgpack.encode(stored)
-        if len(payload) > _MAX_BYTES:
+        # Who only looks (root, with `check`) must not leave files that the service cannot replace.
+        if len(payload) > _MAX_BYTES or folder.parent.stat().st_uid != os.geteuid():
             return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             # No fsync: what a power cut tears has another digest, and is made again.
             temporary.write_bytes(_MAGIC + hashlib.sha256(payload).digest() + payload)
             temporary.replace(folder / f"{key}{_SUFFIX}")
@@ -147,7 +149,9 @@ def store(folder: Path, key: str, buses: Buses, findings: Iterable[Finding]) -> 
 
 
 def _tidy(folder: Path) -> None:
-    """Leave the newest files."""
+    """Leave the newest files, and none that a power cut left half written."""
+    for path in folder.glob(".*"):
+        path.unlink(missing_ok=True)
     files = [(p.stat().st_mtime_ns, p) for p in folder.glob(f"*{_SUFFIX}")]
     for _, path in sorted(files, reverse=True)[_KEPT:]:
         path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ The raw values are exact in any case.
 """
 
 import contextlib
+import dataclasses
 import logging
 import re
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ import cantools
 
 from agent.blocks import SignalSchema
 from agent.errors import DatabaseError
+from agent.signals.dbc.names import Names
 from agent.signals.dbc.report import Report, shown
+from agent.signals.dbc.signals import layout, renamed
 from agent.signals.dbc.text import decode
 from agent.signals.finding import Finding
 from agent.signals.model import Message, Signal, kind_of
@@ -26,6 +29,8 @@ _MAX_SYM_BYTES = 1 << 20
 """cantools takes seconds for each megabyte of this format."""
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _NOT_LINEAR = "Compu method category"
+_NOTHING_WRONG = ("Overwriting message", "Compu method category IDENTICAL")
+"""Of two messages with one id we keep the first ourselves; and IDENTICAL is read correctly."""
 
 
 def read(path: Path, data: bytes, kind: str) -> tuple[list[Message], list[Finding]]:
@@ -78,6 +83,8 @@ def _told() -> Iterator[list[str]]:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             line = record.getMessage()
+            if line.startswith(_NOTHING_WRONG):
+                return
             if record.levelno >= logging.WARNING or line.startswith(_NOT_LINEAR):
                 lines[shown(line)] = None
 
@@ -109,10 +116,28 @@ def _message(message: Any, report: Report) -> Message:
         id=message.frame_id,
         extended=extended,
         length=message.length,
-        signals=tuple(_signal(s, message.name, report) for s in message.signals),
+        signals=_without_twins([_signal(s, message.name, report) for s in message.signals]),
         j1939=extended and message.protocol == "j1939",
         cycle_ms=None if cycle is None else round(cycle),
     )
+
+
+def _without_twins(signals: list[Signal]) -> tuple[Signal, ...]:
+    """Signals of one name made one where their bits are the same, and else told apart by number.
+
+    These formats describe a signal again in each multiplexer branch, so it is nothing wrong.
+    """
+    kept: dict[tuple[object, ...], Signal] = {}
+    names = Names()
+    for signal in signals:
+        key = (signal.name, signal.parent, *layout(signal))
+        twin = kept.get(key)
+        if twin is None:
+            kept[key] = renamed(signal, names.give(signal.name), signal.parent)
+        else:
+            selected = twin.selected_by | signal.selected_by
+            kept[key] = dataclasses.replace(twin, selected_by=selected)
+    return tuple(kept.values())
 
 
 def _signal(signal: Any, message: str, report: Report) -> Signal:

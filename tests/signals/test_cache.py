@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import DatabaseError
-from agent.settings import packaged
+from agent.ota import load_factory_plan
+from agent.settings import load_device, packaged
 from agent.signals import Database, cache
 from agent.signals.sound import fault
 from tests.shared_data import needs_shared, shared
@@ -99,7 +100,7 @@ def test_a_flipped_bit_is_found(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    cache.store(folder, "key", Database.load([packaged("dbc/ev.dbc")]).buses, ())  # type: ignore[arg-type]
+    cache.store(folder, "key", dict(Database.load([packaged("dbc/ev.dbc")]).buses), ())
     (path,) = folder.iterdir()
     whole = bytearray(path.read_bytes())
     whole[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
@@ -188,6 +189,26 @@ def test_only_the_newest_entries_stay(tmp_path: Path) -> None:
 
 def newest(folder: Path) -> str:
     return max(folder.iterdir(), key=lambda p: p.stat().st_mtime_ns).stem
+
+
+def test_the_factory_plan_keeps_its_database_in_the_state_folder(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "agent.toml").write_text('vehicle = "v"\nplan = "plan.toml"\nstate_dir = "state"\n')
+    (tmp_path / "plan.toml").write_text(
+        'version = 1\nname = "p"\n'
+        f'[[database]]\nbus = "*"\nfiles = ["{packaged("dbc/ev.dbc")}"]\n'
+        '[[campaign]]\nname = "all"\nsignals = ["*"]\n'
+    )
+    device = load_device(tmp_path / "agent.toml", {})
+    plans = [load_factory_plan(device) for _ in range(2)]
+    assert plans[0] == plans[1]
+    assert len(list((tmp_path / "state" / "cache").iterdir())) == 1
+
+
+def test_what_a_power_cut_left_half_written_goes(tmp_path: Path) -> None:
+    (tmp_path / ".0123456789abcdef.0a1b2c3d").write_bytes(b"half")
+    Database.load([packaged("dbc/ev.dbc")], cache=tmp_path)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".database"]
 
 
 def test_neither_a_dbc_file_nor_the_cache_needs_cantools(tmp_path: Path) -> None:

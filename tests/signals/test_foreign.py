@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -48,7 +47,8 @@ def test_kcd(tmp_path: Path, encoding: str) -> None:
     assert database.findings == ()
     lever, temperature = message.by_name["Lever"], message.by_name["Temperature"]
     assert dict(lever.schema.choices) == {0: "Park", 1: "Drive"}
-    assert (temperature.parent, temperature.selected_by) == ("Mux", {1})
+    assert temperature.parent == "Mux"
+    assert temperature.selected_by == {1}
     assert (temperature.schema.scale, temperature.schema.unit) == (0.5, "°C")
 
 
@@ -58,6 +58,20 @@ def test_sym(tmp_path: Path) -> None:
     (message,) = Database.load([path]).messages("any bus")
     schema = message.by_name["Lever"].schema
     assert (message.id, schema.scale, schema.offset, schema.unit) == (0x64, 0.5, -2, "step")
+
+
+def test_a_signal_described_again_in_another_branch_is_one_or_has_a_number(tmp_path: Path) -> None:
+    again = '<Signal name="Temperature" offset="{}" length="6"><Value slope="0.5" intercept="-40"/>'
+    groups = "".join(
+        f'<MuxGroup count="{count}">{again.format(offset)}</Signal></MuxGroup>'
+        for count, offset in ((2, 10), (3, 4))
+    )
+    path = tmp_path / "any.kcd"
+    text = KCD.format(encoding="utf-8").replace("</Multiplex>", f"{groups}</Multiplex>")
+    path.write_text(text, "utf-8")
+    (message,) = Database.load([path]).messages("any bus")
+    assert message.by_name["Temperature"].selected_by == {1, 2}
+    assert message.by_name["Temperature_2"].selected_by == {3}
 
 
 @pytest.mark.parametrize("name", ["any.kcd", "any.sym", "any.arxml"])
@@ -80,7 +94,9 @@ def test_a_sym_file_that_would_take_minutes_is_refused(tmp_path: Path) -> None:
 def test_a_scaling_that_is_no_line_is_a_finding_and_the_raw_values_stay() -> None:
     class PiecewiseConversion:
         is_float = False
-        choices: Any = {0: "a", 0.5: "b"}
+
+        def __init__(self) -> None:
+            self.choices = {0: "a", 0.5: "b"}
 
     signal = SimpleNamespace(
         name="S",
@@ -111,6 +127,7 @@ def test_what_cantools_logs_about_scalings_becomes_a_finding() -> None:
     with foreign._told() as lines:
         logger.debug("Compu method category %s is not yet implemented.", "RAT_FUNC")
         logger.debug("Something else")
+        logger.debug("Compu method category %s is not yet implemented.", "IDENTICAL")
         logger.warning("Signal scaling featuring multiple segments")
         logger.warning("Signal scaling featuring multiple segments")
     assert lines == [

@@ -12,7 +12,7 @@ from agent.signals.dbc.fields import (
     whole_of,
 )
 from agent.signals.dbc.report import Report
-from agent.signals.dbc.statements import Statement
+from agent.signals.dbc.statements import Statement, report_unknown
 
 _UNASSIGNED = "VECTOR__INDEPENDENT_SIG_MSG"
 """Where CANdb++ keeps signals that belong to no message (id 3221225472): nothing is lost there."""
@@ -20,9 +20,10 @@ _LAST_VALUE = (1 << 64) - 1
 _LEAST_VALUE = -(1 << 63)
 _MOST_MESSAGES = 32_767
 """The decoder numbers them with 16 bits."""
-_MOST_SIGNALS = 200_000
+_MOST_SIGNALS = 100_000
+"""Three times the largest files of vehicle makers."""
 _MOST_SELECTORS = 1 << 16
-"""Multiplexer values of one signal, and times 16 of one file."""
+"""Multiplexer values of one signal, and times 8 of one file."""
 
 _STRING = r'"([^"\\]*+(?:\\"?+[^"\\]*+)*+)(?:"|\Z)'
 _VALUE = re.compile(rf"\s*+({NUMBER.pattern})\s*+{_STRING}")
@@ -37,6 +38,13 @@ _EACH_STRING = re.compile(_STRING)
 _TYPE = re.compile(r"\s*+([-+]?[0-9]++)\s++([^\s:;\"]++)\s*+:?\s*+([0-9]++)")
 _SELECTED = re.compile(r"\s*+([-+]?[0-9]++)\s++([^\s:;\"]++)\s++([^\s:;\",]++)\s++")
 _RANGE = re.compile(r"\s*+,?\s*+([0-9]{1,24})\s*+-\s*+([0-9]{1,24})")
+
+# What belongs to statements without a semicolon; the lines after it belong to none.
+_OWN_TEXT = {
+    "VERSION": re.compile(rf"\s*+{_STRING}|[^\n]*+"),
+    "BS_": re.compile(r"[^\n]*+"),
+    "BU_": re.compile(r"[^\n]*+(?:\n[^\S\n]*+(?:\w++[^\S\n]*+)*+(?=\n|\Z))*+"),
+}
 
 # Attributes that our model, or the meaning of others, depends on.
 FRAME_FORMAT = "VFrameFormat"
@@ -97,7 +105,7 @@ class _Reader:
         self._defaults: dict[str, tuple[int, str]] = {}
         self._undefined: dict[str, int] = {}
         self._pending: list[tuple[int, Key, str]] = []
-        self._selectors = 16 * _MOST_SELECTORS
+        self._selectors = 8 * _MOST_SELECTORS
         self._last = ""
         self._orphans = True
         self._signals = _MOST_SIGNALS
@@ -119,6 +127,10 @@ class _Reader:
         taker = self._takers.get(statement.keyword)
         if taker is not None:
             taker(statement)
+        own = _OWN_TEXT.get(statement.keyword)
+        if own is not None and (match := own.match(statement.text)):
+            line = statement.line + match[0].count("\n")
+            report_unknown(statement.text[match.end() :], line, self._report)
         self._last = statement.keyword
 
     def finish(self) -> Document:

@@ -135,7 +135,7 @@ def read_message(statement: Statement, report: Report) -> MessageLine | None:
         number, length = whole_of(match[1]), whole_of(match[3])
         if number is None or length is None:
             return _no_message(statement, report)
-        report_unknown(text[match.end() :], line, report)
+        report_unknown(text[match.end() :], line + text.count("\n", 0, match.end()), report)
         return MessageLine(line, number, match[2], length)
     match = _BO_LOOSE.match(text)
     if match is None:
@@ -155,7 +155,7 @@ def read_message(statement: Statement, report: Report) -> MessageLine | None:
         length = 8
     elif not match["sender"]:
         report.add("unclosed", line, item, "has no sender", "none is needed")
-    report_unknown(text[match.end() :], line, report)
+    report_unknown(text[match.end() :], line + text.count("\n", 0, match.end()), report)
     return MessageLine(line, number, name, length)
 
 
@@ -194,7 +194,9 @@ def read_signal(statement: Statement, message: MessageLine, report: Report) -> S
     if odd:
         what = f"the number {odd[0]} has no digit before its point"
         report.add("number", statement.line, item, what, "read as it is meant")
-    report_unknown(statement.text[match.end() :], statement.line, report)
+    text = statement.text
+    below = statement.line + text.count("\n", 0, match.end())
+    report_unknown(text[match.end() :], below, report)
     if match[9] == match[10] == "0":  # no limits, as all programs write it
         minimum = maximum = None
     elif minimum is None or maximum is None:
@@ -252,7 +254,7 @@ def _read_loosely(statement: Statement, message: MessageLine, report: Report) ->
         report.add("unclosed", line, item, "the unit is not closed", f'read as "{unit}"')
     elif not match["receivers"]:
         report.add("unclosed", line, item, "has no receivers", "none are needed")
-    report_unknown(text[match.end() :], line, report)
+    report_unknown(text[match.end() :], line + text.count("\n", 0, match.end()), report)
     if (match["minimum"] or "").strip() == (match["maximum"] or "").strip() == "0":
         minimum = maximum = None
     big, signed = match["order"] == "0", match["sign"] == "-"

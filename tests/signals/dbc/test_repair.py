@@ -333,6 +333,20 @@ def test_nul_bytes_are_left_out() -> None:
     assert any("3 in what should be text" in n for n in found.notes)
 
 
+@pytest.mark.parametrize("before", ["BS_:\n", "BU_: ECU\n", 'VERSION ""\n', FIRST])
+def test_a_line_of_no_statement_is_told_whatever_it_follows(before: str) -> None:
+    text = (HEAD + FIRST + LAST).replace(before, f"{before}\nFOO_ : 12\n", 1)
+    found = result(text)
+    line = text[: text.index("FOO_")].count("\n") + 1
+    assert found.notes == [f'{line}: "FOO_ : 12": is no statement that is known; left out']
+    assert found.signals == SURVIVORS
+
+
+def test_nodes_on_lines_of_their_own_are_nodes() -> None:
+    found = result((HEAD + FIRST).replace("BU_: ECU", "BU_:\n\tECU\n\tOther One\n"))
+    assert found.notes == []
+
+
 def test_a_value_table_named_in_place_of_values_is_used() -> None:
     found = between("", 'VAL_TABLE_ Switch 0 "no" 1 "yes" ;\nVAL_ 100 Before Switch ;\n')
     choices = found.messages["First"].by_name["Before"].schema.choices
