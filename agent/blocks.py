@@ -49,6 +49,11 @@ NUMERIC_KINDS: tuple[Kind, ...] = ("int64", "uint64", "float32", "float64")
 
 _EXACT = 1 << 53
 
+Codes = tuple[tuple[int, int, str], ...]
+"""Raw values that are no measurements: (first, last, meaning), none over another."""
+MEANINGS = ("", "not available", "error", "reserved")
+"""What the numbers of `validity` mean; 0 is a value as any other."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrameBlock:
@@ -127,6 +132,7 @@ class SignalSchema:
     """One signal of a table: what its raw column means.
 
     physical = raw * scale + offset. `choices` names raw values; `bits` is the length on the bus.
+    `codes` says which raw values are no measurements; `physical` computes with them as with any.
     """
 
     name: str
@@ -139,6 +145,7 @@ class SignalSchema:
     minimum: float | None = None
     maximum: float | None = None
     vss: str = ""
+    codes: Codes = ()
 
     @property
     def needs_whole_arithmetic(self) -> bool:
@@ -160,6 +167,23 @@ class SignalSchema:
             return np.array([_scaled(v, int(scale), offset) for v in raw.tolist()], np.float64)
         with np.errstate(all="ignore"):  # NaN stays NaN; a result beyond all doubles is infinite
             return raw.astype(np.float64) * float(scale) + float(offset)
+
+    def code_of(self, raw: NDArray[Any]) -> NDArray[np.intp]:
+        """The place in `codes` of each raw value, intp[n]; -1 for measurements."""
+        place = np.full(len(raw), -1, np.intp)
+        if self.kind in ("int64", "uint64"):
+            for number, (first, last, _) in enumerate(self.codes):
+                place[(raw >= first) & (raw <= last)] = number
+        return place
+
+    def validity(self, raw: NDArray[Any]) -> UInt8:
+        """What raw values say, uint8[n]: 0 valid, 1 not available, 2 error, 3 reserved."""
+        if not self.codes:
+            return np.zeros(len(raw), np.uint8)
+        known = {meaning: number for number, meaning in enumerate(MEANINGS)}
+        # A meaning that a later version has given is no value either.
+        kinds = [known.get(meaning) or len(MEANINGS) - 1 for _, _, meaning in self.codes]
+        return np.array([*kinds, 0], np.uint8)[self.code_of(raw)]
 
 
 def _scaled(value: int, scale: int, offset: float) -> float:
@@ -320,6 +344,14 @@ class SignalTable:
         if kind == "bytes":
             raise ValueError(f"{self.message}.{name} holds bytes, not a number")
         return self.schema.by_name[name].physical(self.values[kind][row])
+
+    def validity(self, name: str) -> UInt8:
+        """Which samples are measurements, uint8[n]: 0 valid, 1 not available, 2 error, 3 reserved.
+
+        Raises:
+            KeyError: no such signal in this table.
+        """
+        return self.schema.by_name[name].validity(self.raw[name])
 
     def physical_values(self, kind: Kind) -> Float64:
         """All signals of a kind in their units, float64[signals of that kind, n], as `values`."""

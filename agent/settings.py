@@ -171,6 +171,23 @@ class Device(Struct, kw_only=True, forbid_unknown_fields=True):
     batch: Annotated[Batch, _d("How samples are packed.")] = msgspec.field(default_factory=Batch)
 
 
+RawValues = Annotated[
+    list[int | str], _d('Raw values: whole numbers, "0xFF" or ranges such as "0xFF00-0xFFFF".')
+]
+
+
+class CodesOfSignals(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which raw values of signals are no measurements; in place of what J1939 says of them."""
+
+    signals: Annotated[
+        list[str],
+        Meta(min_length=1, description="Message.Signal or a unique Signal; with * and ?"),
+    ]
+    not_available: RawValues = msgspec.field(default_factory=list)
+    error: RawValues = msgspec.field(default_factory=list)
+    reserved: RawValues = msgspec.field(default_factory=list)
+
+
 class DatabaseOfBus(Struct, kw_only=True, forbid_unknown_fields=True):
     """The database files of one bus."""
 
@@ -181,6 +198,9 @@ class DatabaseOfBus(Struct, kw_only=True, forbid_unknown_fields=True):
     ] = False
     expand: Annotated[
         list[str], _d("Lists to make rows of, which no file can describe: DM1, DM2, BMV, BMT.")
+    ] = msgspec.field(default_factory=list)
+    codes: Annotated[
+        list[CodesOfSignals], _d("Raw values that say that there is no measurement.")
     ] = msgspec.field(default_factory=list)
 
 
@@ -412,6 +432,7 @@ _TABLES: Mapping[str, type[Struct]] = {
     "spool": Spool,
     "batch": Batch,
     "database": DatabaseOfBus,
+    "codes": CodesOfSignals,
     "campaign": Campaign,
 }
 _BUSES: Mapping[str, type[Struct]] = {

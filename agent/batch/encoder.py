@@ -33,7 +33,7 @@ _OPTIONS = {
     # searched well (and matches of 3 bytes) pack it better than a high level's large ones, at a
     # tenth of the time; the benchmarks print the figures.
     int(_P.window_log): WINDOW_LOG,
-    int(_P.strategy): int(zstd.Strategy.btopt),
+    int(_P.strategy): int(zstd.Strategy.btlazy2),
     int(_P.hash_log): 16,
     int(_P.chain_log): 16,
     int(_P.search_log): 5,

@@ -12,7 +12,8 @@ Columns, the same in both forms, in this order:
                          Parquet: `raw_int` int64 for every integer that fits, `raw_uint` uint64 for
                          those from 2**63 on, `raw_float` double, `raw_bytes` binary; one is set.
     value     double     physical: raw * scale + offset; empty for bytes
-    label     text       the value table's word for this raw value
+    label     text       the value table's word for this raw value; without one, what a code means:
+                         not available, error, reserved
     unit, campaign       text
 
 The long form is what survives: signals come and go with the plan, messages have times of their own,
@@ -166,13 +167,22 @@ class _Csv:
         # repr of a float is the shortest text that reads back as the same double.
         raw = list(map(repr, values))
         value = list(map(repr, physical.tolist()))
-        if not signal.choices:
+        if not signal.choices and not signal.codes:
             return raw, value, empty
+        meanings = _meanings(signal, column)
+        if not signal.choices:
+            return raw, value, meanings
         names = {number: _row(name) for number, name in signal.choices}
-        return raw, value, [names.get(v, "") for v in values]
+        return raw, value, [names.get(v, m) for v, m in zip(values, meanings, strict=True)]
 
     def close(self) -> None:
         pass
+
+
+def _meanings(signal: SignalSchema, column: NDArray[Any]) -> list[str]:
+    """What each raw value means as a code; empty for measurements."""
+    texts = [*(_row(meaning) for _, _, meaning in signal.codes), ""]
+    return [texts[place] for place in signal.code_of(column).tolist()]
 
 
 def _row(*fields: object) -> str:
@@ -280,13 +290,16 @@ class _Parquet:
         words: list[str] = [""]
         parts: list[NDArray[np.int64]] = []
         for table, signal in runs:
-            if not signal.choices or signal.kind == "bytes":
+            if signal.kind == "bytes" or not (signal.choices or signal.codes):
                 parts.append(np.full(len(table), -1))
                 continue
-            codes = {number: len(words) + i for i, (number, _) in enumerate(signal.choices)}
+            names = {number: len(words) + i for i, (number, _) in enumerate(signal.choices)}
             words += [name for _, name in signal.choices]
             seen, inverse = np.unique(table.raw[signal.name], return_inverse=True)
-            parts.append(np.array([codes.get(v, -1) for v in seen.tolist()], np.int64)[inverse])
+            codes = [c + len(words) if c >= 0 else -1 for c in signal.code_of(seen).tolist()]
+            words += [meaning for _, _, meaning in signal.codes]
+            found = [names.get(v, c) for v, c in zip(seen.tolist(), codes, strict=True)]
+            parts.append(np.array(found, np.int64)[inverse])
         return self._words(np.concatenate(parts), words)
 
     def _words(self, codes: NDArray[np.int_], words: list[str]) -> Any:

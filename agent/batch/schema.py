@@ -41,6 +41,8 @@ def _pack_signal(signal: SignalSchema) -> dict[str, Any]:
             record[key] = value
     if signal.choices:
         record["choices"] = dict(signal.choices)
+    if signal.codes:
+        record["codes"] = [list(code) for code in signal.codes]
     return record
 
 
@@ -83,7 +85,17 @@ def _unpack_signal(record: dict[str, Any]) -> SignalSchema:
         minimum=None if minimum is None else _number(minimum),
         maximum=None if maximum is None else _number(maximum),
         vss=_text(record.get("vss", "")),
+        codes=tuple(_unpack_code(code) for code in record.get("codes", ())),
     )
+
+
+def _unpack_code(code: Any) -> tuple[int, int, str]:
+    if not isinstance(code, list) or len(code) != 3:
+        raise TypeError(f"{code!r} is no list of first, last, meaning")
+    first, last, meaning = _whole(code[0]), _whole(code[1]), _text(code[2])
+    if first > last:
+        raise BatchError(f"a code from {first} to {last}")
+    return first, last, meaning
 
 
 def _text(value: Any) -> str:

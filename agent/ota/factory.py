@@ -31,6 +31,8 @@ def load_factory_plan(device: Device) -> Plan:
             expand={entry.bus: entry.expand for entry in settings.database},
             cache=Path(device.state_dir) / "cache" if device.state_dir else None,
         )
+        for entry in settings.database:
+            database = database.with_codes(entry.bus, entry.codes)
         return Plan.build(settings, database, [uplink.name for uplink in device.uplink])
     except ConfigError as e:
         raise ConfigError(f"{path}: {e}") from e

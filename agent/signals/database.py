@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from agent.blocks import Codes, SignalSchema
 from agent.errors import ConfigError
+from agent.settings import CodesOfSignals
+from agent.signals import codes as coding
 from agent.signals.expand import Expander, find
 from agent.signals.files import read_buses
 from agent.signals.finding import Finding
@@ -68,8 +71,57 @@ class Database:
         }
         paths = {bus: [Path(name) for name in names] for bus, names in by_bus.items()}
         read, findings = read_buses(paths, frozenset(j1939_buses), cache)
-        buses = {bus: _with_lists(messages, expanders[bus]) for bus, messages in read.items()}
+        buses = {
+            bus: tuple(map(coding.with_j1939, _with_lists(messages, expanders[bus])))
+            for bus, messages in read.items()
+        }
         return cls(buses, findings, expanders)
+
+    def with_codes(self, bus: str, entries: Iterable[CodesOfSignals]) -> "Database":
+        """The same with the codes that a plan lists for a bus (agent.signals.codes).
+
+        Raises:
+            ConfigError: an entry names no signal or what is no number, or gives a number twice.
+        """
+        mine = Database({bus: self.messages(bus)}, (), {bus: self.lists(bus)})
+        schemas = {p: mine.schema(p) for p in mine.paths()}
+        changed: dict[SignalPath, Codes] = {}
+        for entry in entries:
+            wanted = coding.of_plan(entry)
+            paths = sorted(mine.select(entry.signals), key=str)
+            fitting = [p for p in paths if coding.fits(schemas[p], wanted)]
+            if not fitting:
+                raise coding.refusal([str(p) for p in paths], wanted)
+            for path in fitting:
+                changed[path] = coding.merged(changed.get(path, ()), wanted, str(path))
+        if not changed:
+            return self
+
+        def of(message: str, schema: SignalSchema) -> SignalSchema:
+            codes = changed.get(SignalPath(bus, message, schema.name))
+            return schema if codes is None else dataclasses.replace(schema, codes=codes)
+
+        messages = tuple(
+            dataclasses.replace(
+                m,
+                signals=tuple(
+                    dataclasses.replace(s, schema=of(m.name, s.schema)) for s in m.signals
+                ),
+            )
+            for m in self.messages(bus)
+        )
+        lists = tuple(
+            dataclasses.replace(
+                e,
+                fields=tuple(dataclasses.replace(f, schema=of(e.name, f.schema)) for f in e.fields),
+            )
+            for e in self.lists(bus)
+        )
+        return dataclasses.replace(
+            self,
+            buses={**self.buses, bus: messages},
+            expanders={**self.expanders, bus: lists},
+        )
 
     def messages(self, bus: str) -> tuple[Message, ...]:
         return self.buses.get(bus, self.buses.get(ANY_BUS, ()))

@@ -75,6 +75,10 @@ def read_file(path: Path, data: bytes | None = None) -> FileReading:
         messages, encoding = reading.messages, reading.encoding
         findings = tuple(Finding(str(path), n.item, n.what, n.done, n.line) for n in reading.notes)
     lost = [f for f in findings if "left out" in f.done]
+    if not messages and not lost and data.strip():
+        # A sound file without a message, such as one of value tables.
+        findings += (Finding(str(path), "file", "has no messages", "nothing is decoded by it"),)
+        return FileReading(messages, findings, encoding)
     if not messages:
         raise DatabaseError(f"{path}: has no messages{_why(lost)}")
     if lost and not any(message.signals for message in messages):

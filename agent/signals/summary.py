@@ -24,9 +24,12 @@ class _Figures:
     max: float = -math.inf
     first_ns: int | None = None
     last_ns: int = 0
+    not_valid: int = 0
 
     def add(self, time: NDArray[np.int64], raw: NDArray[Any], physical: Any) -> None:
         self.count += len(time)
+        if self.schema.codes:
+            self.not_valid += int(np.count_nonzero(self.schema.validity(raw)))
         first, last = int(time.min()), int(time.max())
         self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
         self.last_ns = last if self.count == len(time) else max(last, self.last_ns)
@@ -168,4 +171,5 @@ class Summary:
             else:
                 cells = (f"{'-':>12}" for _ in range(3))
             numbers = "  ".join(cells)
-            yield f"{name.ljust(width)}  {f.count:>9,}  {numbers}  {f.schema.unit}".rstrip()
+            codes = f"  ({f.not_valid:,} not valid)" if f.not_valid else ""
+            yield f"{name.ljust(width)}  {f.count:>9,}  {numbers}  {f.schema.unit}{codes}".rstrip()

@@ -272,11 +272,13 @@ def physical(signal: SignalSchema, raw: NDArray[Any]) -> list[float | None]:
 
 
 def label(signal: SignalSchema, raw: NDArray[Any]) -> list[str]:
-    """The value-table texts of a column, empty where there is none."""
+    """The value-table texts of a column, else what codes mean; empty where there is neither."""
     names = dict(signal.choices)
-    if not names or signal.kind == "bytes":
+    if not (names or signal.codes) or signal.kind == "bytes":
         return [""] * len(raw)
-    return [names.get(v, "") for v in raw.tolist()]
+    meanings = [*(meaning for _, _, meaning in signal.codes), ""]
+    codes = signal.code_of(raw).tolist()
+    return [names.get(v, meanings[c]) for v, c in zip(raw.tolist(), codes, strict=True)]
 
 
 def _text(value: object) -> str:
