@@ -37,6 +37,7 @@ _SMALL_CLASS = 4
 """Messages of up to 2**4 - 1 rows are decoded together, others with those of half to all their
 rows."""
 _NOT_LOOKED_AT, _NEVER = -1, 1 << 20  # in place of a length
+_FULL = 8  # bytes of a classic frame, as nearly all have
 _NO_PRIORITY = 0x03FF_FFFF  # SAE J1939-21: the upper three bits of 29
 
 
@@ -363,8 +364,9 @@ class _Sorted:
     @functools.cached_property
     def shortest(self) -> UInt16:
         """uint16[messages]: the shortest frame of each."""
-        if not len(self.begins):
-            return np.zeros(0, np.uint16)
+        least = int(self.block.length.min(initial=_FULL))
+        if least == _FULL or not len(self.begins):
+            return np.full(len(self.begins), least, np.uint16)
         shortest: UInt16 = np.minimum.reduceat(self.block.length[self._order], self.begins)
         return shortest
 
