@@ -133,6 +133,8 @@ class Group:
         pairs, self._pair = np.unique(2 * member + order, return_inverse=True)
         self._member = pairs // 2
         self._swapped = pairs % 2
+        self.swaps = bool(self._swapped.any())
+        """Whether any signal is big-endian."""
         self._left = np.concatenate([la.left[s] for la, _, s in both])[:, None]
         self._right = np.concatenate([la.right[s] for la, _, s in both])[:, None]
         schemas = [s for la, _, part in both for s in la.signals[part]]
@@ -153,19 +155,21 @@ class Group:
             at, behind = at + la.signed, behind + more
 
     def take(self, words: UInt64, begins: Int64, counts: Int64) -> list[Rows]:
-        """Decode; `words` are the payloads of a sorted block as they are, then byte-swapped.
+        """Decode.
 
-        `begins` and `counts` say where the frames of each member lie. Shapes: uint64[2 * frames],
-        int64[members] each.
+        `words` are the payloads of a sorted block; where the group `swaps`, followed by the same
+        byte-swapped.
+        `begins` and `counts` say where the frames of each member lie: int64[members] each.
         """
         longest = int(counts.max())
-        frames = len(words) // 2
+        frames = len(words) // 2 if self.swaps else len(words)
         if longest >= _LONG:
             bits = self._one_by_one(words, begins, counts, longest)
         else:
             at = begins[self._member][:, None] + np.arange(longest)
             np.minimum(at, frames - 1, out=at)
-            at += self._swapped[:, None] * frames
+            if self.swaps:
+                at += self._swapped[:, None] * frames
             bits = words.take(at).take(self._pair, axis=0)
             np.left_shift(bits, self._left, out=bits)
         signed = self.signed
@@ -182,7 +186,7 @@ class Group:
     def _one_by_one(self, words: UInt64, begins: Int64, counts: Int64, longest: int) -> UInt64:
         """The first of the two shifts, message by message, straight from the words."""
         bits = np.zeros((len(self._pair), longest), np.uint64)
-        swapped = len(words) // 2
+        swapped = len(words) // 2 if self.swaps else 0
         edges = np.flatnonzero(np.diff(self._pair)) + 1
         for a, b in zip([0, *edges.tolist()], [*edges.tolist(), len(self._pair)], strict=True):
             pair = self._pair[a]

@@ -230,7 +230,7 @@ class Decoder:
             for schema, begin, rows in zip(
                 schemas,
                 begins.tolist(),
-                group.take(frames.words, begins, lengths),
+                group.take(frames.both_words if group.swaps else frames.words, begins, lengths),
                 strict=True,
             ):
                 time = frames.time[begin : begin + rows.n]
@@ -372,9 +372,14 @@ class _Sorted:
 
     @functools.cached_property
     def words(self) -> UInt64:
-        """uint64[2 n]: payloads of 8 bytes in order, little-endian, then the same big-endian."""
-        words = np.ascontiguousarray(self.block.data).view("<u8")[:, 0][self._order]
-        return np.concatenate([words, words.byteswap()])
+        """uint64[n]: payloads of 8 bytes in order, little-endian."""
+        words: UInt64 = np.ascontiguousarray(self.block.data).view("<u8")[:, 0][self._order]
+        return words
+
+    @functools.cached_property
+    def both_words(self) -> UInt64:
+        """uint64[2 n]: `words`, then the same big-endian."""
+        return np.concatenate([self.words, self.words.byteswap()])
 
 
 def _by_source(rows: FrameBlock) -> Iterator[tuple[int, FrameBlock]]:
