@@ -470,12 +470,13 @@ def _line(text: str, table: list[str | int]) -> int:
         last = i == len(table) - 1
         pattern = re.compile(rf"\s*\[+\s*(?:\w+\s*\.\s*)*{re.escape(step)}\s*\]+")
         assign = re.compile(rf"\s*(?:[\w-]+\s*\.\s*)*[\"']?{re.escape(step)}[\"']?\s*[=.]")
+        inline = re.compile(rf"\s*[\"']?{re.escape(step)}[\"']?\s*=\s*[\[{{]")
         for number in range(begin, len(lines)):
             if pattern.match(lines[number]):
                 if count == 0:
                     begin = number
                     break
                 count -= 1
-            elif last and assign.match(lines[number]):
-                return number + 1
+            elif assign.match(lines[number]) if last else inline.match(lines[number]):
+                return number + 1  # of an inline table, the line on which it begins
     return begin + 1

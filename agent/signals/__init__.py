@@ -11,6 +11,8 @@ message by message, all rows and all signals of a window in two array operations
 Invariants:
 
 - Values are raw integers (or the float's own bits); nothing is scaled here.
+- Raw values that are no measurements ("not available", "error") are decoded like all others; the
+  schema says which they are (`codes`).
 - Of a short frame, the signals that lie wholly inside it are decoded; of a long one, all.
 - A multiplexer value without a branch still gives the plain signals and the multiplexer.
 - A 29-bit id is never taken for an 11-bit one. With J1939, messages match by PGN, and the source

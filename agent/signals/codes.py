@@ -3,15 +3,16 @@
 A sender without a sensor, or with a broken one, says so in the value itself. Raw values stay what
 they are on the bus, and so do physical ones; the schema says which raw values are codes.
 
-What SAE J1939-71 (5.1.4, table 1 and 2) says holds for unsigned whole numbers of J1939 messages:
+What SAE J1939-71 says (its tables of signal ranges and of discrete parameters) holds for unsigned
+whole numbers of J1939 messages:
 
     bits       error                  not available
     2          2                      3
     4 to 7     all ones but the last  all ones
     8 to 32    highest 8 bits FE      highest 8 bits FF
 
-The last line is the standard's own for 8, 16 and 32 bits; it has 12 and 20 bits in the same way,
-and other lengths follow it here. Of 1 and 3 bits and of more than 32 nothing is said, so nothing is
+The first line is the standard's own, and the last one is for 8, 16 and 32 bits; other lengths
+follow it here. Of 1 and 3 bits and of more than 32 nothing is said, so nothing is
 taken for a code. NMEA 2000, which shares the bus (PGN from 0x1ED00 on), measures up to all ones
 less two: there only the last two numbers are codes.
 
@@ -27,6 +28,7 @@ What a plan says of a signal takes the place of all this.
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -109,7 +111,7 @@ def of_plan(entry: CodesOfSignals) -> Codes:
         (entry.reserved, "reserved"),
     )
     codes = sorted((*_range(item), meaning) for items, meaning in lists for item in items)
-    for (_, last, meaning), (first, _, other) in zip(codes, codes[1:], strict=False):
+    for (_, last, meaning), (first, _, other) in itertools.pairwise(codes):
         if first <= last:
             also = f"both {meaning} and {other}" if meaning != other else f"{meaning} twice"
             raise ConfigError(f"codes: {first} ({first:#x}) is {also}")
@@ -150,7 +152,7 @@ def merged(known: Codes, more: Codes, name: str) -> Codes:
         ConfigError: they say different things of one number.
     """
     whole = sorted({*known, *more})
-    for (_, last, _), (first, _, _) in zip(whole, whole[1:], strict=False):
+    for (_, last, _), (first, _, _) in itertools.pairwise(whole):
         if first <= last:
             raise ConfigError(f"codes: two entries say what {first} of {name} means")
     return tuple(whole)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from agent.blocks import Codes, SignalSchema
+from agent.blocks import Codes
 from agent.errors import ConfigError
 from agent.settings import CodesOfSignals
 from agent.signals import codes as coding
@@ -83,44 +83,25 @@ class Database:
         Raises:
             ConfigError: an entry names no signal or what is no number, or gives a number twice.
         """
-        mine = Database({bus: self.messages(bus)}, (), {bus: self.lists(bus)})
-        schemas = {p: mine.schema(p) for p in mine.paths()}
+        messages, lists = self.messages(bus), self.lists(bus)
+        mine = Database({bus: messages}, (), {bus: lists})
+        schemas = {SignalPath(bus, m.name, s.name): s.schema for m in messages for s in m.signals}
+        schemas |= {
+            SignalPath(bus, e.name, f.schema.name): f.schema for e in lists for f in e.fields
+        }
         changed: dict[SignalPath, Codes] = {}
         for entry in entries:
             wanted = coding.of_plan(entry)
             paths = sorted(mine.select(entry.signals), key=str)
-            fitting = [p for p in paths if coding.fits(schemas[p], wanted)]
+            fitting = [p for p in paths if p in schemas and coding.fits(schemas[p], wanted)]
             if not fitting:
                 raise coding.refusal([str(p) for p in paths], wanted)
             for path in fitting:
                 changed[path] = coding.merged(changed.get(path, ()), wanted, str(path))
-        if not changed:
-            return self
-
-        def of(message: str, schema: SignalSchema) -> SignalSchema:
-            codes = changed.get(SignalPath(bus, message, schema.name))
-            return schema if codes is None else dataclasses.replace(schema, codes=codes)
-
-        messages = tuple(
-            dataclasses.replace(
-                m,
-                signals=tuple(
-                    dataclasses.replace(s, schema=of(m.name, s.schema)) for s in m.signals
-                ),
-            )
-            for m in self.messages(bus)
-        )
-        lists = tuple(
-            dataclasses.replace(
-                e,
-                fields=tuple(dataclasses.replace(f, schema=of(e.name, f.schema)) for f in e.fields),
-            )
-            for e in self.lists(bus)
-        )
         return dataclasses.replace(
             self,
-            buses={**self.buses, bus: messages},
-            expanders={**self.expanders, bus: lists},
+            buses={**self.buses, bus: tuple(_coded(m, bus, changed) for m in messages)},
+            expanders={**self.expanders, bus: tuple(_coded_list(e, bus, changed) for e in lists)},
         )
 
     def messages(self, bus: str) -> tuple[Message, ...]:
@@ -172,6 +153,26 @@ class Database:
                     )
             chosen |= found
         return chosen
+
+
+def _coded(message: Message, bus: str, changed: Mapping[SignalPath, Codes]) -> Message:
+    signals = tuple(
+        s
+        if (codes := changed.get(SignalPath(bus, message.name, s.name))) is None
+        else dataclasses.replace(s, schema=dataclasses.replace(s.schema, codes=codes))
+        for s in message.signals
+    )
+    return dataclasses.replace(message, signals=signals)
+
+
+def _coded_list(expander: Expander, bus: str, changed: Mapping[SignalPath, Codes]) -> Expander:
+    fields = tuple(
+        f
+        if (codes := changed.get(SignalPath(bus, expander.name, f.schema.name))) is None
+        else dataclasses.replace(f, schema=dataclasses.replace(f.schema, codes=codes))
+        for f in expander.fields
+    )
+    return dataclasses.replace(expander, fields=fields)
 
 
 def _match(pattern: str, paths: Iterable[SignalPath]) -> set[SignalPath]:

@@ -201,6 +201,34 @@ def test_long_tables_and_many_small_ones_come_out_whole(
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_code_is_labelled_where_the_value_table_has_no_word(
+    tmp_path: Path, form: export.Format
+) -> None:
+    codes = ((250, 252, "reserved, later"), (254, 254, "error"), (255, 255, "not available"))
+    schema = TableSchema(
+        "b",
+        "M",
+        (
+            SignalSchema("Coded", "uint64", 8, codes=codes),
+            SignalSchema("Both", "uint64", 8, choices=((255, "off"), (0, "on")), codes=codes),
+            SignalSchema("Plain", "uint64", 8),
+        ),
+    )
+    raw = np.array([[0, 249, 250, 252, 253, 254, 255]] * 3, np.uint64)
+    path = tmp_path / f"out.{form}"
+    export_tables([SignalTable(schema, np.arange(7), {"uint64": raw})], path, form)
+    rows = _csv(path) if form == "csv" else _parquet(path)
+    labels = {name: [r["label"] or "" for r in of_name] for name, of_name in rows.items()}
+    middle = ["", "reserved, later", "reserved, later", "", "error"]
+    assert labels == {
+        "Coded": ["", *middle, "not available"],
+        "Both": ["on", *middle, "off"],
+        "Plain": [""] * 7,
+    }
+    assert [float(r["value"]) for r in rows["Coded"]] == raw[0].tolist()  # scaled like any other
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_nothing_to_export_is_an_empty_table(tmp_path: Path, form: export.Format) -> None:
     path = tmp_path / f"out.{form}"
     assert export_tables([], path, form) == 0

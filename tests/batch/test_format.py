@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.batch import BatchReader, BatchWriter, read_batch
-from agent.blocks import SignalSchema, SignalTable, TableSchema
+from agent.blocks import MEANINGS, SignalSchema, SignalTable, TableSchema
 from agent.errors import BatchError
 from tests.batch.independent_reader import Batch, Table, read
 
@@ -28,6 +28,7 @@ ABSENT = {  # what it means when a signal in the file lacks a key
     "minimum": None,
     "maximum": None,
     "vss": "",
+    "codes": [],
 }
 Rows = dict[str, list[tuple[Any, ...]]]  # by message: the time, then the signals, as text
 
@@ -41,6 +42,8 @@ def table_schemas(draw: st.DrawFn) -> list[TableSchema]:
             for _ in range(draw(st.integers(0, 2))):
                 bits = {"float32": 32, "float64": 64}.get(kind)
                 choices = st.dictionaries(INTS, st.text(max_size=3), max_size=2)
+                ends = st.tuples(INTS, INTS).map(sorted)
+                codes = st.tuples(ends, st.sampled_from(MEANINGS[1:]))
                 signals.append(
                     SignalSchema(
                         f"signal {len(signals)}",
@@ -53,6 +56,7 @@ def table_schemas(draw: st.DrawFn) -> list[TableSchema]:
                         minimum=draw(st.none() | NUMBERS),
                         maximum=draw(st.none() | NUMBERS),
                         vss=draw(st.sampled_from(("", "Vehicle.Speed"))),
+                        codes=tuple((*e, m) for e, m in draw(st.lists(codes, max_size=2))),
                     )
                 )
         source = draw(st.none() | st.integers(0, 255))
@@ -99,7 +103,7 @@ def described(schema: TableSchema) -> dict[str, Any]:
     """The schema as the page says that it stands in the file, the absent keys filled in."""
     signals = [
         {key: getattr(signal, key) for key in ("name", "kind", "bits", *ABSENT)}
-        | {"choices": dict(signal.choices)}
+        | {"choices": dict(signal.choices), "codes": [list(code) for code in signal.codes]}
         for signal in schema.signals
     ]
     found = {key: getattr(schema, key) for key in ("bus", "message", "source", "branch", "clock")}
