@@ -160,7 +160,7 @@ def test_random_traffic_of_the_demo_vehicle_gives_the_samples_of_cantools() -> N
 FACTORS = st.one_of(
     st.sampled_from(["1", "2", "-1", "10", "1.0", "3.0", "0.1", "0.01", "0.03125", "-0.5"]),
     st.integers(-(10**6), 10**6).filter(bool).map(str),
-    st.integers(10**15, 10**20).map(str),
+    st.integers(10**15, 2**64 - 1).map(str),  # beyond, a batch has no whole numbers
     st.decimals("-1000", "1000", places=6).filter(bool).map(lambda d: f"{d:f}"),
 )
 OFFSETS = st.one_of(
@@ -356,6 +356,14 @@ def test_whole_factors_and_offsets_are_rounded_once(raw: int, scale: str, offset
     signal = Sig("A", 0, 64, scale=scale, offset=offset)
     schema = SignalSchema("A", "uint64", 64, int(scale), int(offset))
     assert schema.physical(np.array([raw], np.uint64)).tolist() == [float(signal.exact(raw))]
+
+
+def test_a_whole_factor_of_64_bits_is_kept_exactly(tmp_path: Path) -> None:
+    """Once read as a double, it gave physical values that were one step too small."""
+    path = tmp_path / "large.dbc"
+    path.write_text(text([Msg("M", 1, 8, [Sig("A", 0, 1, scale="11400714819323197441")])]))
+    (message,) = Database.load([path]).messages("any")
+    assert message.by_name["A"].schema.scale == 11400714819323197441
 
 
 # -- one rule each -------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 NUMBER = re.compile(_NUMBER)
 _DIGITS = re.compile(r"[-+]?[0-9]+")
 _LONGEST_NUMBER = 64
-_WHOLE = 1 << 63
+_LEAST_WHOLE, _MOST_WHOLE = -(1 << 63), (1 << 64) - 1  # what a batch can carry exactly
 
 _BO = re.compile(r"\s*+([0-9]++)\s++([^\s:\"]++)\s*+:\s*+([0-9]++)(?:\s++\w++)")
 _BO_LOOSE = re.compile(
@@ -78,7 +78,7 @@ def number_of(text: str) -> float | None:
         value = float(text)
         return value if math.isfinite(value) else None
     whole = int(text)
-    return whole if -_WHOLE <= whole < _WHOLE else float(whole)
+    return whole if _LEAST_WHOLE <= whole <= _MOST_WHOLE else float(whole)
 
 
 def whole_of(text: str) -> int | None:
