@@ -114,7 +114,7 @@ class Summary:
         return [f"{i & ID_BITS:X}{'x' if i & EXTENDED else ''}" for i, _ in common]
 
     def frames_json(self) -> dict[str, Any]:
-        """Totals, as DESIGN calls them."""
+        """Totals of the recording, for programs."""
         return {
             "frames": self.frames,
             "decoded_frames": self.counts.decoded,

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pyarrow_parquet
 import pytest
 
 from agent.batch import export
 from agent.batch.export import CSV_COLUMNS, export_tables
 from agent.blocks import SignalSchema, SignalTable, TableSchema, TimeBase
 from agent.errors import ConfigError
-
-pyarrow_parquet = pytest.importorskip("pyarrow.parquet")
 
 INT64 = [-(1 << 63), -1, 0, (1 << 53) + 1, (1 << 63) - 1]
 UINT64 = [0, 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
