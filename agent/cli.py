@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
-from agent.commands import batch, check, cloud, dbc, decode, replay, run, simulate, status
+from agent.commands import batch, check, cloud, dbc, decode, key, replay, run, simulate, status
 from agent.errors import AgentError, ConfigError
 
-_COMMANDS = (run, check, status, decode, dbc, batch, cloud, simulate, replay)
+_COMMANDS = (run, check, status, key, decode, dbc, batch, cloud, simulate, replay)
 
 
 def parser() -> argparse.ArgumentParser:

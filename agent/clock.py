@@ -112,28 +112,41 @@ class AnchorBook:
     """
 
     TOLERANCE_NS = 20 * MILLISECOND  # slewing by NTP stays below this between two looks
+    GNSS_TOLERANCE_NS = 500 * MILLISECOND  # sentences without a pulse are late by some of this
 
     def __init__(self, clock: Clock, known: tuple[Anchor, ...] = ()) -> None:
         self._clock = clock
         self._anchors = list(dict.fromkeys(known))
+        self._told: Anchor | None = None
 
-    def look(self) -> Anchor | None:
-        """Compare the clocks now; gives the new anchor after a jump or a change of quality."""
+    def tell(self, boot: BootNs, wall: WallNs) -> None:
+        """A GNSS receiver says what time it was at a boot time. From any thread."""
+        self._told = Anchor(self._clock.boot_id, boot, wall, Quality.GNSS)
+
+    def look(self) -> list[Anchor]:
+        """Compare the clocks now; gives a new anchor after a jump or a change of quality."""
         clock = self._clock
         now = Anchor(clock.boot_id, clock.boot(), clock.wall(), clock.quality())
-        last = self.current()
+        found = []
+        last = self.current(gnss=now.quality is Quality.GNSS)
         if (
-            last is not None
-            and last.quality == now.quality
-            and abs(last.offset - now.offset) < self.TOLERANCE_NS
+            last is None
+            or last.quality != now.quality
+            or abs(last.offset - now.offset) >= self.TOLERANCE_NS
         ):
-            return None
-        self._anchors.append(now)
-        return now
+            found.append(now)
+        told, self._told = self._told, None
+        if told is not None:
+            last = self.current(gnss=True)
+            if last is None or abs(last.offset - told.offset) >= self.GNSS_TOLERANCE_NS:
+                found.append(told)
+        self._anchors += found
+        return found
 
-    def current(self) -> Anchor | None:
-        """The newest anchor of this boot."""
-        return next((a for a in reversed(self._anchors) if a.boot_id == self._clock.boot_id), None)
+    def current(self, *, gnss: bool = False) -> Anchor | None:
+        """The newest anchor of this boot, of the computer's own clock or of a GNSS receiver."""
+        mine = (a for a in reversed(self._anchors) if a.boot_id == self._clock.boot_id)
+        return next((a for a in mine if (a.quality is Quality.GNSS) == gnss), None)
 
     def forget_boots_except(self, boot_ids: set[str]) -> None:
         """Drop the anchors of boots of which no batch is waiting any more."""

@@ -23,21 +23,22 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.blocks import FrameBlock
-from agent.bus.recording import RecordingSource
-from agent.bus.source import Deliver, Source
-from agent.clock import SECOND, Clock, SystemClock
+from agent.blocks import SignalTable
+from agent.bus.factory import Surroundings, sources_of
+from agent.clock import SECOND, BootNs, Clock, SystemClock
 from agent.collect import Collector, Plan
 from agent.collect.collector import Destination
+from agent.ignition import Key
+from agent.intake import Intake, Item
 from agent.ledger import Ledger, differences
 from agent.observe.notify import notify, watchdog_interval_s
 from agent.observe.socket import StatusServer
-from agent.settings import Bus, Device, PythonCanBus, RecordingBus, SlcanBus
+from agent.settings import Bus, Device
 from agent.signals import Decoder
-from agent.spool.folder import Positions, same_recording
+from agent.spool.folder import Positions
 from agent.spool.store import SpoolStore, StreamKey
 from agent.uplink.budget import RetryBudget
-from agent.uplink.sender import Sender
+from agent.uplink.sender import Sender, Senders
 
 log = logging.getLogger("edge_agent")
 
@@ -50,8 +51,16 @@ LAST_RUN = "last-run.json"
 class Daemon:
     """One run of the agent."""
 
-    def __init__(self, device: Device, plan: Plan, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        device: Device,
+        plan: Plan,
+        clock: Clock | None = None,
+        early: dict[str, Any] | None = None,
+    ) -> None:
         """Open the spool and the recordings; nothing runs yet.
+
+        `early` are sockets that were opened before everything else, by name of the bus.
 
         Raises:
             SpoolError: the spool is in use or cannot be written.
@@ -63,10 +72,7 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._began = self._clock.boot()
         self.ledger = Ledger()
-        self._senders: dict[str, Sender] = {}
-        self._sources = [_source(bus, self._clock) for bus in device.bus]
-        for source in self._sources:
-            self.ledger.open("bus", source.bus)
+        self._by_uplink: dict[str, Sender] = {}
         self._store = SpoolStore(
             Path(device.state_dir) / "spool",
             vehicle=device.vehicle,
@@ -80,7 +86,7 @@ class Daemon:
         )
         budget = RetryBudget()
         for uplink in device.uplink:
-            self._senders[uplink.name] = Sender(
+            self._by_uplink[uplink.name] = Sender(
                 uplink,
                 device.vehicle,
                 self._store.outboxes[uplink.name],
@@ -89,70 +95,45 @@ class Daemon:
                 budget=budget,
                 user_agent=f"vehicle-edge-agent/{__version__}",
             )
+        self._senders = Senders(list(self._by_uplink.values()))
         self._collector = Collector(plan, self.ledger)
-        self._decoder = Decoder.of_paths(plan.database, plan.wanted)
-        self._queue: queue.Queue[tuple[FrameBlock, Positions | None, frozenset[Destination]]] = (
-            queue.Queue(_QUEUE_BLOCKS)
+        self._key = Key(
+            device.ignition,
+            plan,
+            self._clock,
+            self._senders,
+            seal=self._store.seal_now,
+            heard=self._heard,
         )
+        key = set() if self._key.signal is None else {self._key.signal}
+        self._decoder = Decoder.of_paths(plan.database, plan.wanted | key)
+        self._queue: queue.Queue[Item] = queue.Queue(_QUEUE_BLOCKS)
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._failed: list[str] = []
         self._drained = False
+        around = Surroundings(self._clock, self._store.date, early or {})
+        self._intakes = [
+            (
+                bus,
+                Intake(
+                    source,
+                    ledger=self.ledger,
+                    clock=self._clock,
+                    put=self._queue.put,
+                    room=self._store.room,
+                    stop=self._stop,
+                ),
+            )
+            for bus in device.bus
+            for source in sources_of(bus, around)
+        ]
 
     # -- threads -----------------------------------------------------------------------------
 
     def _wake(self, uplink: str) -> None:
-        if sender := self._senders.get(uplink):
+        if sender := self._by_uplink.get(uplink):
             sender.wake()
-
-    def _deliverer(self, source: Source) -> Deliver:
-        """What a source calls with each block: count it, and put it into the queue."""
-        recording = source if isinstance(source, RecordingSource) and source.resumable else None
-        reached = self._resume(recording) if recording else {}
-        frames = recording.begin_at if recording else 0
-
-        def deliver(block: FrameBlock) -> None:
-            nonlocal frames
-            n = len(block)
-            self.ledger.add("bus", source.bus, received=n, read=n, queued=n)
-            position = None
-            skip: frozenset[Destination] = frozenset()
-            if recording:
-                # A recording can wait: it is held back before anything would have to be dropped.
-                while not self._store.room() and not self._stop.wait(0.05):
-                    pass
-                frames += n
-                position = {source.bus: _position(recording, frames)}
-                skip = frozenset(key for key, begin in reached.items() if begin >= frames)
-            self._queue.put((block, position, skip))
-
-        return deliver
-
-    def _resume(self, source: RecordingSource) -> dict[Destination, int]:
-        """Where each destination's data of this recording ended in an earlier run."""
-        here = _position(source, 0)
-        reached = {}
-        for destination in self._collector.destinations:
-            known = self._store.resume.get(StreamKey(*destination).name, {}).get(source.bus)
-            same = known is not None and same_recording(known, here)
-            reached[destination] = int(known["frames"]) if known and same else 0
-        source.begin_at = min(reached.values(), default=0)
-        source.cuts = frozenset(reached.values())
-        if source.begin_at:
-            log.info("bus %s: goes on at frame %d of %s", source.bus, source.begin_at, source.path)
-        return reached
-
-    def _read(self, source: Source, deliver: Deliver) -> None:
-        try:
-            source.run(deliver, self._stop)
-        except Exception:
-            log.exception("bus %s: reading failed", source.bus)
-            self._failed.append(f"bus {source.bus}: reading failed")
-        self.ledger.add("bus", source.bus, bad_lines=getattr(source, "bad", 0))
-        for note in getattr(source, "notes", ()):
-            log.warning("%s", note)
-        if source.state != "reading":
-            log.info("bus %s: %s", source.bus, source.state)
 
     def _decode(self) -> None:
         try:
@@ -163,11 +144,11 @@ class Daemon:
                     if self._ended.is_set():
                         return
                     continue
+                if isinstance(block, SignalTable):
+                    self._keep([block], position, skip)
+                    continue
                 tables, c = self._decoder.decode_counted(block)
-                kept = self._collector.offer(tables, skip)
-                self._store.add(
-                    {StreamKey(*where): parts for where, parts in kept.items()}, position
-                )
+                self._keep(tables, position, skip)
                 self.ledger.add(
                     "bus",
                     block.bus,
@@ -187,6 +168,16 @@ class Daemon:
             log.exception("decoding failed")
             self._failed.append("decoding failed")
             self._stop.set()
+
+    def _keep(
+        self,
+        tables: list[SignalTable],
+        position: Positions | None,
+        skip: frozenset[Destination],
+    ) -> None:
+        self._key.note(tables)
+        kept = self._collector.offer(tables, skip)
+        self._store.add({StreamKey(*where): parts for where, parts in kept.items()}, position)
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -208,30 +199,34 @@ class Daemon:
             loop.add_signal_handler(number, leave)
         keys = [StreamKey(*where) for where in self._collector.destinations]
         self._store.start(keys)
-        deliverers = [self._deliverer(source) for source in self._sources]
-        readers = [
-            threading.Thread(target=self._read, args=pair, name=f"bus {pair[0].bus}", daemon=True)
-            for pair in zip(self._sources, deliverers, strict=True)
-        ]
+        for _, intake in self._intakes:
+            intake.resume(
+                self._collector.destinations,
+                lambda where: self._store.resume.get(StreamKey(*where).name, {}),
+            )
         decoder = threading.Thread(target=self._decode, name="decode", daemon=True)
         tasks: list[asyncio.Task[Any]] = []
+        commands = {"status": self.status, "sleep": self._key.sleep, "wake": self._key.wake}
         try:
-            async with StatusServer(Path(self._device.socket), {"status": self.status}):
-                for thread in (decoder, *readers):
-                    thread.start()
-                tasks = [asyncio.create_task(s.run()) for s in self._senders.values()]
+            async with StatusServer(Path(self._device.socket), commands):
+                decoder.start()
+                for _, intake in self._intakes:
+                    intake.start()
+                self._senders.start()
                 tasks.append(asyncio.create_task(self._watchdog()))
+                tasks.append(asyncio.create_task(self._mind(stop)))
                 notify(f"READY=1\nSTATUS=plan {self._plan.name}")
                 log.info("vehicle %s: running plan %s", self._device.vehicle, self._plan.name)
                 if drain:
-                    tasks.append(asyncio.create_task(self._drain(readers, stop)))
+                    tasks.append(asyncio.create_task(self._drain(stop)))
                 await self._until(stop)
                 notify("STOPPING=1")
-                await asyncio.to_thread(self._halt, readers, decoder)
+                await asyncio.to_thread(self._halt, decoder)
                 await self._last_words(told)
         finally:
             for task in tasks:
                 task.cancel()
+            await self._senders.stop()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._store.stop)  # where the socket could not be made
             self._store.close()
@@ -246,10 +241,27 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.5)
 
-    async def _drain(self, readers: list[threading.Thread], stop: asyncio.Event) -> None:
+    async def _mind(self, stop: asyncio.Event) -> None:
+        """What is looked at twice a second: silence on a bus, the key."""
+        while True:
+            for _, intake in self._intakes:
+                intake.listen()
+            await self._key.look()
+            if self._key.leave.is_set():
+                stop.set()
+            await asyncio.sleep(0.5)
+
+    def _heard(self) -> BootNs:
+        return max((i.heard or self._began for _, i in self._intakes), default=self._began)
+
+    # -- the end -----------------------------------------------------------------------------
+
+    async def _drain(self, stop: asyncio.Event) -> None:
         """End the run once everything is read, durable and acknowledged."""
         await _until_so(
-            lambda: not any(r.is_alive() for r in readers) and not self._waits("queued", "memory")
+            lambda: (
+                not any(i.alive for _, i in self._intakes) and not self._waits("queued", "memory")
+            )
         )
         self._store.seal_now()
         await _until_so(lambda: not self._waits("waiting"))
@@ -267,7 +279,7 @@ class Daemon:
 
         A drained run waits for that, until it is told to leave.
         """
-        waits = [asyncio.ensure_future(sender.drained()) for sender in self._senders.values()]
+        waits = [asyncio.ensure_future(sender.drained()) for sender in self._senders.all]
         words = asyncio.gather(*waits)
         if told.is_set() or not self._drained:
             await asyncio.wait([words], timeout=_LAST_WORDS_S)
@@ -284,11 +296,13 @@ class Daemon:
         rows = [*counts["bus"].values(), *counts["uplink"].values()]
         return any(row.get(level, 0) for row in rows for level in levels)
 
-    def _halt(self, readers: list[threading.Thread], decoder: threading.Thread) -> None:
+    def _halt(self, decoder: threading.Thread) -> None:
         began = time.monotonic()
         self._stop.set()
-        for reader in readers:
-            reader.join(_JOIN_S)
+        for _, intake in self._intakes:
+            intake.join(_JOIN_S)
+            if intake.failed:
+                self._failed.append(intake.failed)
         self._ended.set()
         decoder.join(_JOIN_S)
         self._store.stop()
@@ -302,6 +316,8 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """Everything that the status socket tells."""
+        for _, intake in self._intakes:
+            intake.count()
         counts = self.ledger.snapshot()
         return {
             "agent": __version__,
@@ -310,11 +326,9 @@ class Daemon:
             "uptime_s": round((self._clock.boot() - self._began) / SECOND, 3),
             "clock": self._clock.quality().name.lower(),
             "boot_id": self._clock.boot_id,
-            "buses": [
-                {"name": source.bus, "kind": _kind(bus), "state": source.state}
-                for source, bus in zip(self._sources, self._device.bus, strict=True)
-            ],
-            "uplinks": [sender.state for sender in self._senders.values()],
+            "buses": [intake.status(_kind(bus)) for bus, intake in self._intakes],
+            "ignition": self._key.status(),
+            "uplinks": [sender.state for sender in self._senders.all],
             "spool": self._store.status(),
             "ledger": counts,
             "differences": differences(counts),
@@ -327,40 +341,5 @@ async def _until_so(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-def _position(source: RecordingSource, frames: int) -> dict[str, Any]:
-    return {"path": source.path, "size": source.size, "frames": frames}
-
-
 def _kind(bus: Bus) -> str:
     return str(type(bus).__struct_config__.tag)
-
-
-def _source(bus: Bus, clock: Clock) -> Source:
-    match bus:
-        case RecordingBus():
-            return RecordingSource(
-                bus.name,
-                bus.path,
-                channel=bus.channel or None,
-                speed=bus.speed,
-                loop=bus.loop,
-                block_ms=bus.block_ms,
-                clock=clock,
-            )
-        case SlcanBus():
-            from agent.bus.slcan import SlcanSource  # noqa: PLC0415 - only where it is used
-
-            return SlcanSource(
-                bus.name,
-                bus.device,
-                bitrate=bus.bitrate,
-                listen_only=bus.listen_only,
-                block_ms=bus.block_ms,
-                clock=clock,
-            )
-        case PythonCanBus():
-            from agent.bus.pythoncan import PythonCanSource  # noqa: PLC0415 - slow to import
-
-            return PythonCanSource(
-                bus.name, bus.interface, bus.channel, bus.options, bus.block_ms, clock=clock
-            )

@@ -50,10 +50,11 @@ def anchor(boot_id: str, boot: int, wall: int, quality: Quality) -> Anchor:
 def test_the_first_look_makes_an_anchor_and_passing_time_makes_no_other() -> None:
     clock = Hand()
     book = AnchorBook(clock)
-    assert book.look() == anchor("now", 100 * SECOND, 1_000_000 * SECOND, Quality.UNSYNCHRONISED)
+    first = anchor("now", 100 * SECOND, 1_000_000 * SECOND, Quality.UNSYNCHRONISED)
+    assert book.look() == [first]
     for _ in range(10):
         clock.pass_time(3600 * SECOND)
-        assert book.look() is None
+        assert book.look() == []
     assert len(book.all()) == 1
 
 
@@ -63,8 +64,7 @@ def test_a_jump_of_the_wall_clock_makes_an_anchor(jump: int) -> None:
     book = AnchorBook(clock)
     book.look()
     clock.wall_ns += jump
-    made = book.look()
-    assert made is not None
+    (made,) = book.look()
     assert made.offset == clock.wall_ns - clock.boot_ns
     assert book.current() == made
 
@@ -74,7 +74,7 @@ def test_what_ntp_slews_between_two_looks_makes_no_anchor() -> None:
     book = AnchorBook(clock)
     book.look()
     clock.wall_ns += 19 * MILLISECOND
-    assert book.look() is None
+    assert book.look() == []
 
 
 def test_slewing_adds_up_to_an_anchor() -> None:
@@ -92,9 +92,21 @@ def test_a_change_of_quality_makes_an_anchor() -> None:
     book = AnchorBook(clock)
     book.look()
     clock.good = Quality.NTP
-    made = book.look()
-    assert made is not None
+    (made,) = book.look()
     assert made.quality == Quality.NTP
+
+
+def test_a_receiver_makes_an_anchor_once_and_again_after_a_jump() -> None:
+    clock = Hand()
+    book = AnchorBook(clock)
+    book.look()
+    book.tell(BootNs(clock.boot_ns), WallNs(10**18))
+    assert book.look() == [anchor("now", clock.boot_ns, 10**18, Quality.GNSS)]
+    book.tell(BootNs(clock.boot_ns), WallNs(10**18 + 400 * MILLISECOND))
+    assert book.look() == []
+    book.tell(BootNs(clock.boot_ns), WallNs(10**18 + SECOND))
+    assert len(book.look()) == 1
+    assert book.look() == []
 
 
 def test_anchors_of_earlier_boots_are_kept_until_they_are_forgotten() -> None:
@@ -102,7 +114,7 @@ def test_anchors_of_earlier_boots_are_kept_until_they_are_forgotten() -> None:
     older = anchor("older", 7, 70, Quality.NTP)
     book = AnchorBook(Hand(), (old, older, old))
     assert book.current() is None
-    now = book.look()
+    (now,) = book.look()
     assert book.all() == (old, older, now)
     book.forget_boots_except({"older"})
     assert book.all() == (older, now)

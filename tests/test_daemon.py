@@ -309,3 +309,44 @@ def test_a_drained_agent_that_waits_with_its_last_words_obeys_sigterm(bench: Ben
         server.shutdown()
     assert agent.returncode == 0, said
     assert len(bench.spooled()) == 2  # one a stream
+
+
+def test_a_key_that_is_off_seals_sends_and_rests_and_wakes_again(bench: Bench) -> None:
+    bench.record(20_000)
+    bench.cloud()
+    bench.configure(speed=5)
+    agent = bench.agent()
+    until(lambda: (s := bench.status()) and s["ledger"]["uplink"]["cloud"]["spooled"] > 100)
+    assert bench.arrived() == []
+    socket = bench.folder / "state/agent.sock"
+    assert ask(socket, "sleep")["state"] == "sealing"
+    until(lambda: bench.status()["ignition"]["state"] == "asleep")
+    slept = len(bench.arrived())
+    assert slept
+    before = bench.status()["ledger"]["bus"]["powertrain"]["read"]
+    until(lambda: bench.status()["ledger"]["bus"]["powertrain"]["read"] > before)
+    assert len(bench.arrived()) == slept
+    assert ask(socket, "wake")["state"] == "awake"
+    assert ask(socket, "sleep")["state"] == "sealing"
+    until(lambda: len(bench.arrived()) > slept)
+    agent.send_signal(signal.SIGTERM)
+    said = _said(agent)
+    assert agent.returncode == 0, said
+    assert "key off: all is sent; the computer may sleep" in said
+    kept = _distances(bench.arrived() + bench.spooled())
+    assert kept == sorted(_expected(len(kept)))
+
+
+def test_key_off_by_a_signal_ends_the_program_when_all_is_sent(bench: Bench) -> None:
+    """The recording stands still at its end: Speed is 0 there."""
+    lines = [f"({i / 100:.6f}) can0 100#{1 if i < 500 else 0:02X}00{i:08X}0000" for i in range(900)]
+    (bench.folder / "drive.log").write_text("\n".join(lines) + "\n")
+    bench.cloud()
+    bench.configure(speed=10)
+    with (bench.folder / "agent.toml").open("a") as file:
+        file.write('[ignition]\nsignal = "Motion.Speed"\noff_after_s = 0\nwhen_done = "exit"\n')
+    agent = bench.agent()
+    said = _said(agent)
+    assert agent.returncode == 0, said
+    assert "the computer may sleep" in said
+    assert len(_distances(bench.arrived())) > 500

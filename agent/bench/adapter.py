@@ -76,14 +76,18 @@ def format_lines(block: FrameBlock, *, stamps: bool = False) -> tuple[bytes, Int
 class VirtualAdapter:
     """A pseudo-terminal at `path` (a symbolic link) that behaves like a serial adapter.
 
-    `opened` is set while a program has opened the channel (`O` or `L`). `sent` counts frames whose
-    line was written as a whole, `refused` frames that a program wanted to put on the bus, and
-    `commands` are the last ones that came. A thread answers them; `send` belongs to one other.
+    `opened` is set while a program has opened the channel (`O` or `L`), and `silent` tells whether
+        it then acknowledges no frames. `sent` counts frames whose line was written as a whole,
+    `refused` frames that a program wanted to put on the bus, and `commands` are the last ones that
+    came. A thread answers them; `send` belongs to one other.
 
     Args:
         path: where the symbolic link to the pseudo-terminal is put; a link there is replaced.
         stop: ends every wait of `send`.
         refuses: letters of commands that this adapter does not know.
+        mute: what `V` answers, of an adapter that answers nothing else: as the stock firmware of
+            CANable does, it opens with `O` only, and is `silent` after `M1`. None for an adapter
+            that answers.
 
     Raises:
         BusError: the pseudo-terminal or the link cannot be made.
@@ -95,13 +99,16 @@ class VirtualAdapter:
         stop: threading.Event | None = None,
         *,
         refuses: bytes = b"",
+        mute: bytes | None = None,
     ) -> None:
         self.path = Path(path)
         self.opened = threading.Event()
         self.sent = 0
         self.refused = 0
+        self.silent = False
         self.commands: collections.deque[bytes] = collections.deque(maxlen=64)
         self._refuses = refuses
+        self._mute = mute
         self._stop = stop or threading.Event()
         self._closing = threading.Event()
         self._stamps = False
@@ -230,9 +237,12 @@ class VirtualAdapter:
         name, is_open = command[:1], self.opened.is_set()
         reply = b"\x07"
         self.commands.append(command)
+        if self._mute is not None:
+            self._obey(command, self._mute)
+            return
         if name and name in self._refuses:
             pass
-        elif name in b"SsZXMm" and name and not is_open:
+        elif name in b"SsYZXMm" and name and not is_open:
             self._stamps = command == b"Z1" if name == b"Z" else self._stamps
             reply = b"\r"
         elif name and name in b"VNF":
@@ -245,11 +255,24 @@ class VirtualAdapter:
         elif command in (b"O", b"L") and not is_open:
             # The answer goes first: frames follow as soon as the channel is open.
             self._reply(b"\r")
+            self.silent = command == b"L"
             self.opened.set()
             return
         elif name and name in b"tTrRdDbB":
             self.refused += 1
         self._reply(reply)
+
+    def _obey(self, command: bytes, firmware: bytes) -> None:
+        if command == b"C":
+            self.opened.clear()
+        elif command == b"O":
+            self.opened.set()
+        elif command in (b"M0", b"M1"):
+            self.silent = command == b"M1"
+        elif command == b"V" and firmware:
+            self._reply(firmware + b"\r")
+        elif command[:1] in (b"t", b"T", b"r", b"R", b"d", b"D", b"b", b"B"):
+            self.refused += 1
 
     def _reply(self, reply: bytes) -> None:
         with self._writing, contextlib.suppress(OSError):

@@ -115,6 +115,16 @@ class SlcanParser:
         self.bad += len(starts) - int(np.count_nonzero(good))
         return dataclasses.replace(frames, end=ends[real][good] + 1 + base)
 
+    def cut(self) -> None:
+        """The stream breaks off here: half a line is a bad one, and never meets what comes next."""
+        self.bad += bool(self._tail)
+        self._tail = b""
+
+    @property
+    def endless(self) -> bool:
+        """Whether more bytes than any line has came since the last end of a line."""
+        return len(self._tail) == _TAIL_BYTES
+
 
 class StampClock:
     """An adapter's milliseconds, which wrap at 60,000, laid into boot time.

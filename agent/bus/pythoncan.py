@@ -5,6 +5,7 @@ adapters have sources of their own, which are many times cheaper. Nothing is eve
 """
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -18,19 +19,21 @@ from agent.blocks import (
     FD_BIT_RATE_SWITCH,
     FD_ERROR_STATE,
     FD_FRAME,
+    ID_BITS,
     MAX_BLOCK_FRAMES,
     REMOTE,
     SENT,
     FrameBlock,
 )
+from agent.bus.session import DeviceSource
 from agent.bus.source import Deliver
-from agent.clock import MILLISECOND, SECOND, Clock, SystemClock
+from agent.clock import MILLISECOND, SECOND, Clock
 from agent.errors import BusError
 
 _WAIT_S: Final = 0.1
 
 
-class PythonCanSource:
+class PythonCanSource(DeviceSource):
     """One bus behind a python-can interface.
 
     A stamp that python-can gives is used where it is wall time between the last frame and now
@@ -39,7 +42,7 @@ class PythonCanSource:
     Args:
         bus: name of the bus.
         interface: python-can's name of the driver, such as `pcan`.
-        channel: as the driver wants it.
+        channel: as the driver wants it; empty for the driver's own choice.
         options: further arguments of `can.Bus`, such as `bitrate`.
         block_ms: longest time that frames wait for their block to be closed.
         retry_s: time between two tries to open the device.
@@ -57,31 +60,25 @@ class PythonCanSource:
         retry_s: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
-        self.bus = bus
-        self.state = "starting"
+        super().__init__(bus, retry_s=retry_s, clock=clock)
         self._interface = interface
         self._channel = channel
         self._options = dict(options or {})
         self._block_ns = block_ms * MILLISECOND
-        self._retry_s = retry_s
-        self._clock = clock or SystemClock()
         self._last = 0
+        self._bad = 0
 
-    def run(self, deliver: Deliver, stop: threading.Event) -> None:
-        """As `Source.run`; blocks of at most 16,384 frames."""
-        self.state = "starting"
-        while not stop.is_set():
-            try:
-                self._session(deliver, stop)
-            except BusError as error:
-                self.state = f"waiting: {error}"
-                stop.wait(self._retry_s)
-        self.state = "ended"
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """`bad_lines`: messages of a driver that are no frame."""
+        return {"bad_lines": self._bad}
 
     def _session(self, deliver: Deliver, stop: threading.Event) -> None:
         with self._translated("cannot be opened"):
-            device = can.Bus(channel=self._channel, interface=self._interface, **self._options)
-        self.state = "reading"
+            device = can.Bus(
+                channel=self._channel or None, interface=self._interface, **self._options
+            )
+        self._reads()
         block = _Filling(self.bus)
         try:
             while not stop.is_set():
@@ -91,20 +88,27 @@ class PythonCanSource:
                     wait_s = min(wait_s, max(0, left_ns) / SECOND)
                 with self._translated("cannot be read"):
                     message = device.recv(wait_s)
-                if message is not None:
+                if message is not None and not _is_frame(message):
+                    self._bad += 1
+                elif message is not None:
                     block.add(message, self._date(message.timestamp))
                 if block.count == MAX_BLOCK_FRAMES or (
                     block.count and self._clock.boot() - block.began >= self._block_ns
                 ):
                     deliver(block.take())
         finally:
-            with self._translated("cannot be closed"):
-                device.shutdown()
-            if block.count:
-                deliver(block.take())
+            try:
+                if block.count:
+                    deliver(block.take())
+            finally:
+                # Why it cannot even be closed says less than why it could not be read.
+                with contextlib.suppress(BusError), self._translated("cannot be closed"):
+                    device.shutdown()
 
     def _date(self, stamp: float) -> int:
         now = self._clock.boot()
+        if not math.isfinite(stamp):
+            stamp = 0.0
         stamped = int(stamp * SECOND) - self._clock.wall() + now
         self._last = stamped if self._last <= stamped <= now else now
         return self._last
@@ -115,8 +119,19 @@ class PythonCanSource:
             yield
         except Exception as error:
             # Drivers raise what they like, beyond can.CanError, also for a missing library.
-            name = f"{self._interface} {self._channel}"
+            name = f"{self._interface} {self._channel}".rstrip()
             raise BusError(f"the adapter {name} {what} ({error})") from error
+
+
+def _is_frame(message: can.Message) -> bool:
+    """Whether it can stand in a block; python-can itself does not look at what a driver gives."""
+    largest = ID_BITS if message.is_extended_id or message.is_error_frame else 0x7FF
+    longest = 64 if message.is_fd else 15  # a classic frame with a DLC over 8 has eight bytes
+    return (
+        0 <= message.arbitration_id <= largest
+        and 0 <= message.dlc <= longest
+        and len(message.data) <= (message.dlc if message.is_fd else min(message.dlc, 8))
+    )
 
 
 class _Filling:
@@ -145,16 +160,17 @@ class _Filling:
             | (REMOTE if message.is_remote_frame else 0)
             | (ERROR if message.is_error_frame else 0)
         )
-        self._length[row] = message.dlc
+        length = message.dlc if message.is_fd else min(message.dlc, 8)
+        self._length[row] = length
         self._flags[row] = (
             (FD_FRAME if message.is_fd else 0)
             | (FD_BIT_RATE_SWITCH if message.bitrate_switch else 0)
             | (FD_ERROR_STATE if message.error_state_indicator else 0)
             | (0 if message.is_rx else SENT)
         )
-        data = message.data[:64]
+        data = message.data
         self._data[row, : len(data)] = np.frombuffer(data, np.uint8)
-        self._wide = self._wide or message.dlc > 8
+        self._wide = self._wide or length > 8
         self.count += 1
 
     def take(self) -> FrameBlock:
@@ -163,7 +179,7 @@ class _Filling:
             self._bus,
             self._time[:n].copy(),
             self._id[:n].copy(),
-            np.minimum(self._length[:n], width),
+            self._length[:n].copy(),
             self._flags[:n].copy(),
             self._data[:n, :width].copy(),
         )

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from agent.blocks import FrameBlock
-from agent.bus.logs import read_log
-from agent.bus.source import Deliver
+from agent.bus.logs import LogReader, read_log
+from agent.bus.source import DeliverFrames
 from agent.clock import MILLISECOND, SECOND, Clock, SystemClock
 from agent.errors import BusError
 
@@ -47,8 +47,9 @@ class RecordingSource:
         self.state = "starting"
         self.begin_at = 0
         self.cuts: frozenset[int] = frozenset()
-        self.bad = 0
+        self.counts = {"bad_lines": 0}
         self.notes: list[str] = []
+        self._bad_before = 0
         self._channel = channel
         self._speed = speed
         self._loop = loop
@@ -62,7 +63,7 @@ class RecordingSource:
         """Whether a frame count names a place in it for good."""
         return not self._loop
 
-    def run(self, deliver: Deliver, stop: threading.Event) -> None:
+    def run(self, deliver: DeliverFrames, stop: threading.Event) -> None:
         """As `Source.run`; ends with the recording."""
         self.state = "reading"
         try:
@@ -76,8 +77,11 @@ class RecordingSource:
         except BusError as e:
             self.state = f"ended: {e}"
 
-    def _play(self, deliver: Deliver, stop: threading.Event, shift: int) -> tuple[int | None, int]:
+    def _play(
+        self, deliver: DeliverFrames, stop: threading.Event, shift: int
+    ) -> tuple[int | None, int]:
         began = self._clock.boot()
+        self._bad_before = self.counts["bad_lines"]
         first: int | None = None
         last = 0
         with read_log(self.path, channel=self._channel, bus=self.bus) as reader:
@@ -93,9 +97,13 @@ class RecordingSource:
                 if stop.is_set():
                     return first, last
                 deliver(_shifted(block, shift))
-                self.bad, self.notes = reader.bad, reader.notes
-            self.bad, self.notes = reader.bad, reader.notes
+                self._note(reader)
+            self._note(reader)
         return first, last
+
+    def _note(self, reader: LogReader) -> None:
+        self.counts["bad_lines"] = self._bad_before + reader.bad
+        self.notes = reader.notes
 
     def _pieces(self, blocks: Iterator[FrameBlock]) -> Iterator[FrameBlock]:
         """Blocks from `begin_at` on, cut where they must be and where time asks for it."""

@@ -6,26 +6,31 @@ the adapter stamps frames itself (`timestamps`), its milliseconds give the dista
 only where they lie in boot time.
 
 An adapter that is missing, refuses or is unplugged is waited for: `state` says why, and every
-second is a new try. The only bytes that are ever written are commands; frames are not among them.
+second is a new try. So it does where bytes come and none of them is a frame, as with a wrong baud
+rate. The only bytes that are ever written are commands; frames are not among them.
+
+Two families of firmware are met. LAWICEL's own answer each command, and `L` opens them silent. The
+stock firmware of CANable and CANtact answers nothing but `V`, and ignores `L`: it is silent after
+`M1`, opens with `O`, and takes the bit rate of the data phase of CAN FD with `Y`. (github.com/
+normaldotcom/canable2-fw, README.)
 """
 
-import contextlib
-import errno
 import os
+import re
 import select
-import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import serial
 
 from agent.blocks import MAX_BLOCK_FRAMES, FrameBlock, Int64
+from agent.bus import serialport
 from agent.bus.lawicel import SlcanFrames, SlcanParser, StampClock
+from agent.bus.session import DeviceSource
 from agent.bus.source import Deliver
-from agent.clock import MILLISECOND, SECOND, Clock, SystemClock
+from agent.clock import MILLISECOND, SECOND, BootNs, Clock
 from agent.errors import BusError, ConfigError
 
 __all__ = ["SlcanFrames", "SlcanParser", "SlcanSource"]
@@ -41,22 +46,37 @@ _BITRATES: Final = {
     800_000: b"S7",
     1_000_000: b"S8",
 }
-_READ_BYTES: Final = 65_536
+# Of the data phase of CAN FD, where the firmware has it: 2 and 5 Mbit/s are in all of them.
+_DATA_BITRATES: Final = {
+    500_000: b"Y0",
+    1_000_000: b"Y1",
+    2_000_000: b"Y2",
+    4_000_000: b"Y4",
+    5_000_000: b"Y5",
+    8_000_000: b"Y8",
+}
+# What `V` answers on firmware that is silent after `M1`: the address of its sources.
+_SILENT_BY_M1: Final = re.compile(rb"canable|cantact", re.IGNORECASE)
+_CR: Final = b"\r"
+_BELL: Final = b"\x07"
 # A block is parsed at the latest when so many bytes wait; more than 16,384 frames become two.
 _BLOCK_BYTES: Final = 20 * MAX_BLOCK_FRAMES
 # One wake-up for what comes within this time; it also bounds how late a frame may be dated.
 _COALESCE_S: Final = 0.004
 _ANSWER_S: Final = 0.5
+# Bytes without a single frame for so long are no passing disturbance.
+_NOISE_NS: Final = 2 * SECOND
 
 
-class SlcanSource:
+class SlcanSource(DeviceSource):
     """One bus behind a serial adapter.
 
     Args:
         bus: name of the bus.
         device: a device such as /dev/ttyACM0, or the path of a pseudo-terminal.
         bitrate: of the bus, one of the nine that the protocol has a number for.
-        listen_only: do not even acknowledge frames on the bus (`L` in place of `O`).
+        data_bitrate: of the data phase, for CAN FD with an adapter that can; None leaves it alone.
+        listen_only: do not even acknowledge frames on the bus.
         timestamps: let the adapter stamp frames (`Z1`) and use its stamps.
         block_ms: longest time that frames wait for their block to be closed.
         baudrate: of the serial line; adapters on USB do not mind.
@@ -73,6 +93,7 @@ class SlcanSource:
         device: str | os.PathLike[str],
         *,
         bitrate: int = 500_000,
+        data_bitrate: int | None = None,
         listen_only: bool = True,
         timestamps: bool = False,
         block_ms: int = 500,
@@ -80,112 +101,100 @@ class SlcanSource:
         retry_s: float = 1.0,
         clock: Clock | None = None,
     ) -> None:
-        if bitrate not in _BITRATES:
-            known = ", ".join(f"{rate // 1000}" for rate in _BITRATES)
-            raise ConfigError(
-                f"bus {bus}: a serial adapter has no setting for {bitrate} bit/s; "
-                f"it has {known} kbit/s"
-            )
-        self.bus = bus
-        self.state = "starting"
+        super().__init__(bus, retry_s=retry_s, clock=clock)
         self._device = os.fspath(device)
-        self._commands = [_BITRATES[bitrate], b"L" if listen_only else b"O"]
+        self._settings = [_command(bus, "bit", _BITRATES, bitrate)]
+        if data_bitrate is not None:
+            self._settings.append(_command(bus, "data bit", _DATA_BITRATES, data_bitrate))
         if timestamps:
-            self._commands.insert(1, b"Z1")
+            self._settings.append(b"Z1")
+        self._listen_only = listen_only
         self._block_ns = block_ms * MILLISECOND
         self._baudrate = baudrate
-        self._retry_s = retry_s
-        self._clock = clock or SystemClock()
         self._parser = SlcanParser()
         self._bad_before = 0
+        self._bad = 0
+        self._noise_since: BootNs | None = None
         self._last = 0
 
     @property
-    def bad(self) -> int:
-        """Lines so far that were no frame."""
-        return self._bad_before + self._parser.bad
-
-    def run(self, deliver: Deliver, stop: threading.Event) -> None:
-        """As `Source.run`; blocks of at most 16,384 frames."""
-        self.state = "starting"
-        while not stop.is_set():
-            try:
-                self._session(deliver, stop)
-            except BusError as error:
-                self.state = f"waiting: {error}"
-                stop.wait(self._retry_s)
-        self.state = "ended"
+    def counts(self) -> Mapping[str, int]:
+        """`bad_lines`: lines that were no frame, and halves of one where the adapter went away."""
+        return {"bad_lines": self._bad}
 
     def _session(self, deliver: Deliver, stop: threading.Event) -> None:
-        """Open, read until `stop`, close.
-
-        Raises:
-            BusError: the device cannot be opened, refuses, or is gone.
-        """
+        """As `DeviceSource._session`."""
         # Half a line of the session before must not meet the first line of this one.
-        self._bad_before = self.bad
         self._parser = SlcanParser()
-        port = self._open()
+        self._bad_before = self._bad
+        self._noise_since = None
+        port = serialport.open_port(self._device, self._baudrate)
         collected = _Collected(self._parser)
         try:
-            with self._translated():
+            with serialport.in_use(self._device):
                 early = self._configure(port)
-            self.state = "reading"
+            self._reads()
             if early:
                 collected.add(early, self._clock.boot())
             while not stop.is_set():
-                with self._translated():
+                with serialport.in_use(self._device):
                     self._read(port.fileno(), collected, stop)
                 if collected.due(self._clock.boot(), self._block_ns):
                     self._flush(collected, deliver)
-            with self._translated():
+            with serialport.in_use(self._device):
                 port.write(b"C\r")
         finally:
             port.close()
             self._flush(collected, deliver)
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, termios.error) as error:
-            raise BusError(f"the adapter {self._device} is gone ({error})") from error
-
-    def _open(self) -> Any:
-        try:
-            return serial.Serial(
-                self._device,
-                baudrate=self._baudrate,
-                timeout=0.05,
-                write_timeout=1.0,
-                exclusive=True,
-            )
-        except (OSError, ValueError, termios.error) as error:
-            raise BusError(_why(self._device, error)) from error
+            if not stop.is_set():
+                self._parser.cut()
+                self._bad = self._bad_before + self._parser.bad
 
     def _configure(self, port: Any) -> bytes:
         """Stop, set up and start the adapter; gives bytes that came after its last answer."""
         self._ask(port, b"C")
         # An adapter that was left running still sends; its last frames belong to nobody.
         quiet = time.monotonic() + 1.0
-        while port.read(_READ_BYTES) and time.monotonic() < quiet:
+        while port.read(serialport.READ_BYTES) and time.monotonic() < quiet:
             pass
-        rest = b""
-        for command in self._commands:
-            rest = self._ask(port, command)
-        return rest
+        for command in self._settings:
+            self._demand(port, command)
+        if not self._listen_only:
+            return self._demand(port, b"O")
+        answer = self._demand(port, b"L")
+        if not answer and _SILENT_BY_M1.search(self._firmware(port)):
+            self._demand(port, b"M1")
+            answer = self._demand(port, b"O")
+        return b"" if answer == _CR else answer
+
+    def _demand(self, port: Any, command: bytes) -> bytes:
+        """As `_ask`, for a command that must not be refused.
+
+        Raises:
+            BusError: it is.
+        """
+        answer = self._ask(port, command)
+        if answer == _BELL:
+            hint = _HINTS.get(command[:1], "")
+            raise BusError(f"the adapter {self._device} refuses {command.decode()}{hint}")
+        return answer
 
     def _ask(self, port: Any, command: bytes) -> bytes:
-        """Send a command and wait for the answer; some adapters never answer, and work."""
-        port.write(command + b"\r")
+        """Send a command; gives the first byte of the answer, or none where none comes."""
+        port.write(command + _CR)
         answer = b""
         deadline = time.monotonic() + _ANSWER_S
         while not answer and time.monotonic() < deadline:
             answer = port.read(1)
-        if answer == b"\x07" and command != b"C":  # what is closed refuses to be closed
-            hint = " (set listen_only = false if it has no such mode)" if command == b"L" else ""
-            raise BusError(f"the adapter {self._device} refuses {command.decode()}{hint}")
-        return b"" if answer == b"\r" else answer
+        return answer
+
+    def _firmware(self, port: Any) -> bytes:
+        """What the adapter says that it is; empty where it says nothing."""
+        answer = self._ask(port, b"V")
+        deadline = time.monotonic() + _ANSWER_S
+        while answer and not answer.endswith((_CR, _BELL)) and time.monotonic() < deadline:
+            answer += port.read(1)
+        return answer
 
     def _read(self, descriptor: int, collected: "_Collected", stop: threading.Event) -> None:
         wait_s = 0.1
@@ -194,18 +203,30 @@ class SlcanSource:
             wait_s = min(wait_s, max(0, left_ns) / SECOND)
         if not select.select([descriptor], [], [], wait_s)[0]:
             return
-        try:
-            data = os.read(descriptor, _READ_BYTES)
-        except BlockingIOError:
-            return
-        if not data:
-            raise OSError(errno.ENODEV, "unplugged")
-        collected.add(data, self._clock.boot())
+        data = serialport.read_some(descriptor)
+        if data:
+            collected.add(data, self._clock.boot())
         if len(data) < 1024:
             stop.wait(_COALESCE_S)
 
+    def _judge(self, *, frames: bool, noise: bool) -> None:
+        """Is what comes frames at all? The word is given after some seconds of nothing else."""
+        now = self._clock.boot()
+        if frames:
+            self._noise_since = None
+            self._reads()
+        elif noise and self._noise_since is None:
+            self._noise_since = now
+        elif noise and self._noise_since is not None and now - self._noise_since >= _NOISE_NS:
+            self._waits(
+                f"what comes from {self._device} is no frame; "
+                f"is the baud rate of {self._baudrate} right?"
+            )
+
     def _flush(self, collected: "_Collected", deliver: Deliver) -> None:
         frames, times = collected.take()
+        bad, self._bad = self._bad, self._bad_before + self._parser.bad
+        self._judge(frames=len(frames) > 0, noise=self._bad > bad or self._parser.endless)
         if not len(frames):
             return
         # The boot clock never goes back, but stamps of an adapter may by a little.
@@ -263,12 +284,18 @@ class _Collected:
         return frames, times
 
 
-def _why(device: str, error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    if number == errno.ENOENT:
-        return f"the adapter {device} is not there"
-    if number in (errno.EACCES, errno.EPERM):
-        return f"no permission to open {device}; its group (often dialout) must include this user"
-    if number in (errno.EBUSY, errno.EAGAIN):
-        return f"the adapter {device} is in use by another program"
-    return f"the adapter {device} cannot be opened ({error})"
+_HINTS: Final = {
+    b"L": " (set listen_only = false if it has no such mode)",
+    b"Y": " (leave data_bitrate out if it has no CAN FD)",
+    b"Z": " (set timestamps = false if it has none)",
+}
+
+
+def _command(bus: str, what: str, commands: Mapping[int, bytes], rate: int) -> bytes:
+    if rate not in commands:
+        known = ", ".join(f"{number // 1000}" for number in commands)
+        raise ConfigError(
+            f"bus {bus}: a serial adapter has no setting for a {what} rate of {rate} bit/s; "
+            f"it has {known} kbit/s"
+        )
+    return commands[rate]

@@ -2,9 +2,21 @@
 
 import argparse
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.commands.run import add_config, find_config
+
+if TYPE_CHECKING:
+    from agent.settings import Bus
+
+_BITRATE = 500_000
+_SHORTEST_BITS = 55
+"""Of a frame without data, with stuffing: there are no more frames a second than this allows."""
+_KERNEL_BYTES = 832
+"""What the kernel counts for a frame in a socket's buffer."""
 
 
 def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     except DatabaseError as e:
         raise ConfigError(str(e)) from e
     findings = [str(finding) for finding in plan.database.findings]
+    findings += _buffers(device.bus)
     findings += _unused(device.plan, plan.campaigns, [u.name for u in device.uplink])
     campaigns = {c.name: len(c.signals) for c in plan.campaigns}
     if args.json:
@@ -75,6 +88,30 @@ def run(args: argparse.Namespace) -> int:
         print(f"finding: {finding}")
     print("Good." if not findings else f"Usable, with {len(findings)} findings.")
     return 1 if findings else 0
+
+
+def _buffers(buses: Sequence["Bus"]) -> list[str]:
+    """SocketCAN buses for which the kernel holds less than half a second."""
+    from agent.settings import SocketCanBus
+
+    try:
+        most = int(Path("/proc/sys/net/core/rmem_max").read_text("ascii"))
+    except (OSError, ValueError):
+        return []
+    found = []
+    for bus in buses:
+        if isinstance(bus, SocketCanBus):
+            frames = (bus.bitrate or _BITRATE) / _SHORTEST_BITS
+            # The kernel doubles what is asked for, and counts each frame with its own overhead.
+            held = 2 * min(most, bus.receive_buffer_kib << 10) / _KERNEL_BYTES
+            if held < frames / 2:
+                needed = 1 << math.ceil(math.log2(frames * _KERNEL_BYTES / 2))
+                found.append(
+                    f'bus "{bus.name}": the kernel holds only {held / frames * 1000:.0f} ms of a '
+                    f"full bus for a busy computer; let it hold more: "
+                    f"sysctl -w net.core.rmem_max={needed}"
+                )
+    return found
 
 
 def _unused(plan: str, campaigns: object, uplinks: list[str]) -> list[str]:

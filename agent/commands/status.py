@@ -17,11 +17,27 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         description="Ask a running agent over its local socket: buses, uplinks, why something "
         "waits, and the ledger. Exit status 1 where the ledger does not close or no agent answers.",
     )
+    add_where(parser)
+    parser.add_argument("--watch", action="store_true", help="show it again each second")
+    parser.set_defaults(run=run)
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The options that name a running agent, and how to print what it answers."""
     add_config(parser)
     parser.add_argument("--socket", type=Path, help="the socket, in place of the device file's")
-    parser.add_argument("--watch", action="store_true", help="show it again each second")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
-    parser.set_defaults(run=run)
+
+
+def socket_of(args: argparse.Namespace) -> Path:
+    """The socket of the running agent that is asked.
+
+    Raises:
+        ConfigError: the device file cannot be used.
+    """
+    from agent.settings import load_device
+
+    return args.socket or Path(load_device(find_config(args.config)).socket)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,9 +47,8 @@ def run(args: argparse.Namespace) -> int:
         AgentError: no agent answers.
     """
     from agent.observe.socket import ask
-    from agent.settings import load_device
 
-    path = args.socket or Path(load_device(find_config(args.config)).socket)
+    path = socket_of(args)
     while True:
         status = ask(path, "status")
         _show(status, as_json=args.json, again=args.watch)

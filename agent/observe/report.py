@@ -90,6 +90,8 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     )
     for bus in status["buses"]:
         yield f"bus {bus['name']} ({bus['kind']}): {bus['state']}"
+    if status["ignition"]["state"] != "awake" or status["ignition"]["trouble"]:
+        yield f"ignition: {status['ignition']['trouble'] or status['ignition']['state']}"
     for uplink in status["uplinks"]:
         yield f"uplink {uplink['name']}: {uplink_sentence(uplink, status['spool'])}"
     if status["spool"]["trouble"]:

@@ -1,7 +1,9 @@
 """The plan that `agent.toml` names: used while none came over the air, and what always remains."""
 
+import dataclasses
 from pathlib import Path
 
+from agent.bus.factory import tables_of
 from agent.collect import Plan
 from agent.errors import ConfigError
 from agent.settings import Device, load_plan
@@ -33,6 +35,8 @@ def load_factory_plan(device: Device) -> Plan:
         )
         for entry in settings.database:
             database = database.with_codes(entry.bus, entry.codes)
+        tables = tuple(table for bus in device.bus for table in tables_of(bus))
+        database = dataclasses.replace(database, tables=tables)
         return Plan.build(settings, database, [uplink.name for uplink in device.uplink])
     except ConfigError as e:
         raise ConfigError(f"{path}: {e}") from e

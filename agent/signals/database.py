@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from agent.blocks import Codes
+from agent.blocks import Codes, TableSchema
 from agent.errors import ConfigError
 from agent.settings import CodesOfSignals
 from agent.signals import codes as coding
@@ -43,6 +43,8 @@ class Database:
     findings: tuple[Finding, ...] = ()
     expanders: Mapping[str, tuple[Expander, ...]] = dataclasses.field(default_factory=dict)
     """The lists of each bus, which no file can describe."""
+    tables: tuple[TableSchema, ...] = ()
+    """What sources make themselves (bus state, position, answers to diagnostic requests)."""
 
     @classmethod
     def load(
@@ -112,17 +114,25 @@ class Database:
 
     def paths(self) -> list[SignalPath]:
         """Every signal."""
-        return [
-            SignalPath(bus, message.name, signal.name)
-            for bus, messages in self.buses.items()
-            for message in messages
-            for signal in message.signals
-        ] + [
-            SignalPath(bus, expander.name, signal.name)
-            for bus, expanders in self.expanders.items()
-            for expander in expanders
-            for signal in expander.signals
-        ]
+        return (
+            [
+                SignalPath(bus, message.name, signal.name)
+                for bus, messages in self.buses.items()
+                for message in messages
+                for signal in message.signals
+            ]
+            + [
+                SignalPath(bus, expander.name, signal.name)
+                for bus, expanders in self.expanders.items()
+                for expander in expanders
+                for signal in expander.signals
+            ]
+            + [
+                SignalPath(table.bus, table.message, name)
+                for table in self.tables
+                for name in table.names
+            ]
+        )
 
     def select(self, patterns: Iterable[str]) -> set[SignalPath]:
         """The signals that patterns name.

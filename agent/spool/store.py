@@ -14,7 +14,7 @@ from agent.batch.encoder import BatchEncoder, Entry
 from agent.batch.format import Record
 from agent.batch.reader import pack_anchor
 from agent.blocks import SignalTable
-from agent.clock import SECOND, Anchor, AnchorBook, BootNs, Clock, Quality
+from agent.clock import SECOND, Anchor, AnchorBook, BootNs, Clock, Quality, WallNs
 from agent.ledger import Ledger
 from agent.settings import Batch, Lane, Spool
 from agent.spool.filesystem import FileSystem
@@ -134,7 +134,7 @@ class SpoolStore:
         self._wake = threading.Event()
         self._stopping = False
         self._ended = False
-        self._hurry = False
+        self._hurry: threading.Event | None = None
         self._full = False
         """Whether the disk was full in the round before."""
         self._alive_at: dict[str, BootNs] = {}
@@ -227,6 +227,10 @@ class SpoolStore:
         with self._lock:
             return self._in_memory() < self._memory // 2
 
+    def date(self, boot: BootNs, wall: WallNs) -> None:
+        """A GNSS receiver says what time it was at a boot time."""
+        self._anchors.tell(boot, wall)
+
     def _alive(self, uplink: str) -> None:
         self._alive_at[uplink] = self._clock.boot()
 
@@ -252,8 +256,8 @@ class SpoolStore:
 
     def _round(self, *, final: bool = False) -> bool:
         errors: list[OSError] = []
-        hurry, self._hurry = self._hurry, False
-        anchor = self._anchors.look()
+        hurry = self._hurry
+        anchors = self._anchors.look()
         for batch in self._closing:
             if not batch.sealed:
                 with _noted(errors):
@@ -261,18 +265,20 @@ class SpoolStore:
         for stream in self._streams.values():
             if final or not self._held(stream):
                 with _noted(errors):
-                    self._commit_stream(stream, anchor)
+                    self._commit_stream(stream, anchors)
             with _noted(errors):
                 if final:
                     self._end(stream)
-                elif self._due(stream, hurry=hurry):
+                elif self._due(stream, hurry=hurry is not None):
                     self._seal(stream)
         self._hand_over(errors)
         full = any(e.errno in _FULL for e in errors)
         with _noted(errors):
             self._keep_within_quota(full=full and self._full)
         self._full = full
-        self._hurry |= hurry and bool(errors)
+        if hurry is not None and not errors:
+            self._hurry = None
+            hurry.set()
         self._tell(errors)
         return not errors
 
@@ -295,11 +301,11 @@ class SpoolStore:
             log.warning("the disk works again")
         self.trouble = trouble
 
-    def _commit_stream(self, stream: _Stream, anchor: Anchor | None) -> None:
+    def _commit_stream(self, stream: _Stream, anchors: Sequence[Anchor]) -> None:
         """Write what is pending, in chunks of a bounded size."""
         entries = self._entombed(stream.key)
-        if anchor is not None and stream.open is not None:
-            entries.append((Record.ANCHOR, pack_anchor(anchor)))
+        if stream.open is not None:
+            entries += [(Record.ANCHOR, pack_anchor(anchor)) for anchor in anchors]
         while True:
             blocks = self._take(stream)
             if not blocks and not entries:
@@ -604,10 +610,17 @@ class SpoolStore:
                 stream.open = None
         self.folder.close()
 
-    def seal_now(self) -> None:
-        """Seal what is open at the next round, whatever its age: nothing more will come."""
-        self._hurry = True
+    def seal_now(self) -> threading.Event:
+        """Seal what is open at the next round, whatever its age: nothing more will come.
+
+        The event is set once that is done and outboxes know of it.
+        """
+        with self._lock:
+            if self._hurry is None:
+                self._hurry = threading.Event()
+            event = self._hurry
         self._wake.set()
+        return event
 
     def status(self) -> dict[str, Any]:
         """For the status socket."""

@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import logging
 import random as _random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, TypedDict
 
 from agent.clock import SECOND, BootNs, Clock
@@ -141,6 +141,11 @@ class Sender:
     def idle(self) -> bool:
         """Whether nothing waits for this uplink. Touches no disk."""
         return self._empty.is_set() and not self._woken
+
+    @property
+    def waiting(self) -> int:
+        """How many batches wait."""
+        return self._outbox.waiting()[0]
 
     async def drained(self) -> None:
         """Wait until nothing waits for this uplink: for a while only, at the end of the agent."""
@@ -319,6 +324,36 @@ class Sender:
             self._said.add(key)
             left = (until - self._clock.boot()) / SECOND
             _log.warning("uplink %s: %s; %s, next in %.0f s", self._name, why, state, left)
+
+
+class Senders:
+    """The senders of all uplinks, started and stopped together; belongs to the event loop."""
+
+    def __init__(self, senders: Sequence[Sender]) -> None:
+        self.all = tuple(senders)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Send, unless that goes on already."""
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(sender.run()) for sender in self.all]
+
+    async def stop(self) -> None:
+        """Send nothing any more; what was under way is sent again after the next start."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for any uplink."""
+        return all(sender.idle for sender in self.all)
+
+    @property
+    def waiting(self) -> int:
+        """How many batches wait, those for several uplinks several times."""
+        return sum(sender.waiting for sender in self.all)
 
 
 async def _first(*things: Awaitable[object]) -> None:

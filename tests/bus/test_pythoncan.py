@@ -1,13 +1,25 @@
-"""Frames through python-can, on its virtual bus within this process."""
+"""Frames through python-can: its virtual bus within this process, and its own serial driver."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import can
+import numpy as np
 import pytest
 
-from agent.blocks import ERROR, EXTENDED, FD_BIT_RATE_SWITCH, FD_FRAME, REMOTE, FrameBlock
+from agent.bench.adapter import VirtualAdapter
+from agent.blocks import (
+    ERROR,
+    EXTENDED,
+    FD_BIT_RATE_SWITCH,
+    FD_FRAME,
+    REMOTE,
+    FrameBlock,
+    SignalTable,
+)
 from agent.bus.pythoncan import PythonCanSource
 
 
@@ -27,10 +39,19 @@ def start() -> Iterator[Start]:
     stop = threading.Event()
     threads: list[threading.Thread] = []
 
-    def begin(interface: str, channel: str) -> tuple[PythonCanSource, list[FrameBlock]]:
-        source = PythonCanSource("powertrain", interface, channel, block_ms=20, retry_s=0.02)
+    def begin(
+        interface: str, channel: str, options: Mapping[str, Any] | None = None
+    ) -> tuple[PythonCanSource, list[FrameBlock]]:
+        source = PythonCanSource(
+            "powertrain", interface, channel, options, block_ms=20, retry_s=0.02
+        )
         got: list[FrameBlock] = []
-        threads.append(threading.Thread(target=source.run, args=(got.append, stop), daemon=True))
+
+        def deliver(block: FrameBlock | SignalTable) -> None:
+            assert isinstance(block, FrameBlock)
+            got.append(block)
+
+        threads.append(threading.Thread(target=source.run, args=(deliver, stop), daemon=True))
         threads[-1].start()
         return source, got
 
@@ -78,3 +99,57 @@ def test_an_adapter_that_cannot_be_opened_is_waited_for_and_said(start: Start) -
     until(lambda: source.state.startswith("waiting: "))
 
     assert "the adapter no-such-interface 0 cannot be opened" in source.state
+
+
+def test_what_a_driver_gives_and_is_no_frame_is_counted(start: Start) -> None:
+    source, got = start("virtual", "nonsense")
+    until(lambda: source.state == "reading")
+    with can.Bus("nonsense", interface="virtual") as bus:
+        for message in (
+            can.Message(arbitration_id=0x800, is_extended_id=False),
+            can.Message(arbitration_id=1 << 29),
+            can.Message(arbitration_id=-1),
+            can.Message(arbitration_id=1, dlc=16),
+            can.Message(arbitration_id=1, dlc=65, is_fd=True),
+            can.Message(arbitration_id=1, dlc=2, data=bytes(3)),
+            can.Message(arbitration_id=7, dlc=15, data=bytes(range(8))),
+        ):
+            bus.send(message)
+        until(lambda: sum(map(len, got)) == 1)
+
+    assert source.counts == {"bad_lines": 6}
+    assert got[0].id.tolist() == [7 | EXTENDED]
+    assert got[0].length.tolist() == [8]  # a DLC over 8 is 8 on a classic bus
+    assert got[0].data.tolist() == [list(range(8))]
+
+
+def ten_frames() -> FrameBlock:
+    return FrameBlock.from_arrays(
+        bus="powertrain",
+        time=np.arange(10),
+        id=np.arange(10),
+        length=np.full(10, 8),
+        data=np.full((10, 8), 0x55),
+    )
+
+
+def test_an_adapter_that_is_unplugged_is_waited_for_and_read_again(
+    start: Start, tmp_path: Path
+) -> None:
+    """With python-can's own driver for serial adapters, which raises what pyserial raises."""
+    path = tmp_path / "ttyACM0"
+    options = {"bitrate": 500_000, "sleep_after_open": 0}
+    with VirtualAdapter(path) as adapter:
+        source, got = start("slcan", str(path), options)
+        assert adapter.wait_opened()
+        adapter.send(ten_frames())
+        until(lambda: sum(map(len, got)) == 10)
+    until(lambda: source.state.startswith(f"waiting: the adapter slcan {path} cannot be "))
+
+    with VirtualAdapter(path) as adapter:
+        assert adapter.wait_opened()
+        adapter.send(ten_frames())
+        until(lambda: sum(map(len, got)) == 20)
+        assert source.state == "reading"
+        assert adapter.refused == 0
+        assert b"S6" in adapter.commands

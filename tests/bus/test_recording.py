@@ -235,7 +235,7 @@ def test_bad_lines_are_told(log: Path) -> None:
     time = Time()
     source = RecordingSource("can", str(log), speed=0, clock=time)
     play(source, time)
-    assert source.bad == 1
+    assert source.counts == {"bad_lines": 1}
     assert "drive.log:101" in source.notes[0]
 
 

@@ -21,9 +21,12 @@ from agent.blocks import (
     MAX_BLOCK_FRAMES,
     REMOTE,
     FrameBlock,
+    SignalTable,
 )
 from agent.bus.lawicel import StampClock
 from agent.bus.slcan import SlcanFrames, SlcanParser, SlcanSource
+from agent.bus.source import Source
+from agent.clock import BootNs, SystemClock
 from agent.errors import ConfigError
 
 Frame = tuple[int, int, int, bytes, int]  # id with flag bits, length, flags, data, stamp
@@ -151,6 +154,26 @@ def test_a_line_without_end_costs_itself_and_little_memory() -> None:
     assert parser.bad == 1
 
 
+def test_half_a_line_at_the_end_of_a_stream_is_a_bad_one() -> None:
+    parser = SlcanParser()
+    parser.feed(b"t1230\rt123811")
+
+    parser.cut()
+    frames = as_frames(parser.feed(b"2233\rt1231AA\r"))
+
+    assert frames == [(0x123, 1, 0, b"\xaa", -1)]
+    assert parser.bad == 2
+
+
+def test_a_stream_that_breaks_off_between_lines_costs_nothing() -> None:
+    parser = SlcanParser()
+    parser.feed(b"t1230\r")
+
+    parser.cut()
+
+    assert parser.bad == 0
+
+
 def test_a_block_of_classic_frames_is_eight_bytes_wide_and_one_with_long_frames_is_wider() -> None:
     assert SlcanParser().feed(b"t1230\r").data.shape == (1, 8)
     assert SlcanParser().feed(b"d12380011223344556677\r").data.shape == (1, 8)
@@ -173,6 +196,22 @@ def frames(n: int, *, seed: int = 0) -> FrameBlock:
         | np.where(extended, EXTENDED, 0).astype(np.uint32)
         | np.where(remote, REMOTE, 0).astype(np.uint32),
         length=length,
+        data=data,
+    )
+
+
+def fd_frames(n: int) -> FrameBlock:
+    """As many CAN FD frames of all lengths, every other one with the bit rate switched."""
+    random = np.random.default_rng(1)
+    length = np.array(LENGTHS, np.uint16)[random.integers(0, len(LENGTHS), n)]
+    data = random.integers(0, 256, (n, 64), np.uint8)
+    data[np.arange(64) >= length[:, np.newaxis]] = 0
+    return FrameBlock.from_arrays(
+        bus="powertrain",
+        time=np.arange(n) * 1_000_000,
+        id=np.arange(n, dtype=np.uint32) | np.uint32(EXTENDED),
+        length=length,
+        flags=FD_FRAME | np.where(np.arange(n) % 2, FD_BIT_RATE_SWITCH, 0),
         data=data,
     )
 
@@ -219,21 +258,52 @@ class Bench:
     """A source in its thread, and what it has delivered."""
 
     def __init__(self, path: Path, **options: Any) -> None:
-        self.source = SlcanSource("powertrain", path, retry_s=0.02, block_ms=30, **options)
+        self.source: Source = SlcanSource("powertrain", path, retry_s=0.02, block_ms=30, **options)
         self.blocks: list[FrameBlock] = []
         self.stop = threading.Event()
         self._thread = threading.Thread(
-            target=self.source.run, args=(self.blocks.append, self.stop), daemon=True
+            target=self.source.run, args=(self._take, self.stop), daemon=True
         )
         self._thread.start()
+
+    def _take(self, block: FrameBlock | SignalTable) -> None:
+        assert isinstance(block, FrameBlock)
+        self.blocks.append(block)
 
     def close(self) -> None:
         self.stop.set()
         self._thread.join()
 
     @property
+    def bad_lines(self) -> int:
+        return self.source.counts["bad_lines"]
+
+    def until_bad_lines(self, count: int) -> None:
+        until(lambda: self.bad_lines == count)
+
+    @property
     def count(self) -> int:
         return sum(map(len, self.blocks))
+
+
+class FastClock(SystemClock):
+    """A boot clock on which a second passes in five thousandths of one."""
+
+    def boot(self) -> BootNs:
+        return BootNs(200 * super().boot())
+
+
+def of_block(block: FrameBlock) -> list[tuple[int, int, int, bytes]]:
+    """id, length, flags and data of each frame, as `reference` gives them."""
+    return [
+        (
+            int(block.id[row]),
+            int(block.length[row]),
+            int(block.flags[row]),
+            block.data[row, : 0 if block.id[row] & REMOTE else block.length[row]].tobytes(),
+        )
+        for row in range(len(block))
+    ]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -276,7 +346,7 @@ class TestSource:
         for field in ("id", "length", "data"):
             got = np.concatenate([getattr(block, field) for block in bench.blocks])
             assert (got == getattr(wanted, field)).all(), field
-        assert bench.source.bad == 0
+        assert bench.bad_lines == 0
         assert all(len(block) <= MAX_BLOCK_FRAMES for block in bench.blocks)
 
     def test_times_are_boot_times_in_order(self, path: Path, start: Callable[..., Bench]) -> None:
@@ -316,7 +386,7 @@ class TestSource:
             adapter.send_bytes(b"t12\r" + good + b"\xff\xfe\rt1238zz\rt9991\r" + good)
             until(lambda: bench.count == 6)
 
-        assert bench.source.bad == 4
+        assert bench.bad_lines == 4
 
     def test_a_missing_adapter_is_waited_for_and_said(
         self, path: Path, start: Callable[..., Bench]
@@ -346,7 +416,7 @@ class TestSource:
             adapter.send(frames(7))
             until(lambda: bench.count == 17)
 
-        assert bench.source.bad == 0
+        assert bench.bad_lines == 1
 
     @pytest.mark.parametrize(
         ("options", "commands"),
@@ -354,6 +424,8 @@ class TestSource:
             ({}, [b"C", b"S6", b"L"]),
             ({"listen_only": False, "bitrate": 250_000}, [b"C", b"S5", b"O"]),
             ({"timestamps": True}, [b"C", b"S6", b"Z1", b"L"]),
+            ({"data_bitrate": 2_000_000}, [b"C", b"S6", b"Y2", b"L"]),
+            ({"data_bitrate": 5_000_000, "timestamps": True}, [b"C", b"S6", b"Y5", b"Z1", b"L"]),
         ],
     )
     def test_it_only_listens_unless_told_otherwise_and_sends_nothing(
@@ -370,13 +442,136 @@ class TestSource:
             until(lambda: bench.count == 100)
 
             assert list(adapter.commands) == commands
+            assert adapter.silent == (commands[-1] == b"L")
+            assert adapter.refused == 0
 
-    def test_an_adapter_that_refuses_is_named(
+    def test_an_adapter_that_answers_nothing_is_opened_silent_as_its_firmware_wants_it(
         self, path: Path, start: Callable[..., Bench]
     ) -> None:
-        with VirtualAdapter(path, refuses=b"L"):
+        """The stock firmware of CANable ignores `L`: it would stay closed for ever."""
+        with VirtualAdapter(path, mute=b"9f34 github.com/normaldotcom/canable2-fw.git") as adapter:
+            bench = start(data_bitrate=2_000_000)
+            assert adapter.wait_opened()
+            adapter.send(frames(100))
+            until(lambda: bench.count == 100)
+
+            assert adapter.silent
+            assert list(adapter.commands) == [b"C", b"S6", b"Y2", b"L", b"V", b"M1", b"O"]
+
+    def test_an_unknown_adapter_that_answers_nothing_is_never_opened_so_that_it_acknowledges(
+        self, path: Path, start: Callable[..., Bench]
+    ) -> None:
+        with VirtualAdapter(path, mute=b"") as adapter:
             bench = start()
-            until(lambda: "refuses L (set listen_only = false" in bench.source.state)
+            until(lambda: bench.source.state == "reading")
+
+            assert list(adapter.commands) == [b"C", b"S6", b"L", b"V"]
+
+    def test_fd_frames_arrive(self, path: Path, start: Callable[..., Bench]) -> None:
+        wanted = fd_frames(2_000)
+        with VirtualAdapter(path) as adapter:
+            bench = start(data_bitrate=2_000_000)
+            assert adapter.wait_opened()
+            adapter.send(wanted)
+            until(lambda: bench.count == len(wanted))
+
+        for field in ("id", "length", "flags", "data"):
+            got = np.concatenate([getattr(block, field) for block in bench.blocks])
+            assert (got == getattr(wanted, field)).all(), field
+        assert bench.bad_lines == 0
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_every_well_formed_frame_arrives_and_every_other_is_counted(
+        self, path: Path, start: Callable[..., Bench], seed: int
+    ) -> None:
+        """Lines torn at any byte, noise between them, and the plug pulled in the middle of one."""
+        random = np.random.default_rng(seed)
+        wanted: list[Frame] = []
+        bad = 0
+        bench = start()
+        for session in range(3):
+            stream = b"".join(
+                format_lines(frames(50, seed=seed + session))[0]
+                + random.integers(0, 256, random.integers(0, 60), np.uint8).tobytes()
+                + b"\r"
+                for _ in range(6)
+            )
+            whole, wrong = reference(stream)
+            wanted += whole
+            bad += wrong + 1
+            with VirtualAdapter(path) as adapter:
+                assert adapter.wait_opened()
+                cuts = np.sort(random.integers(0, len(stream), 40)).tolist()
+                for begin, end in itertools.pairwise([0, *cuts, len(stream)]):
+                    assert adapter.send_bytes(stream[begin:end]) == end - begin
+                adapter.send_bytes(b"t1238AABB")
+                assert adapter.drain()
+            bench.until_bad_lines(bad)
+
+        got = [frame for block in bench.blocks for frame in of_block(block)]
+        assert got == [frame[:4] for frame in wanted]
+
+    def test_a_wrong_baud_rate_is_guessed_from_bytes_without_a_single_frame(
+        self, path: Path, start: Callable[..., Bench], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "edge_agent")
+        noise = np.random.default_rng(0).integers(128, 256, 2_000, np.uint8).tobytes()
+        with VirtualAdapter(path) as adapter:
+            bench = start(clock=FastClock(), baudrate=57_600)
+            assert adapter.wait_opened()
+
+            def garbled() -> bool:
+                adapter.send_bytes(noise + b"\r")
+                return bench.source.state == (
+                    f"waiting: what comes from {path} is no frame; is the baud rate of 57600 right?"
+                )
+
+            until(garbled)
+            assert bench.bad_lines > 0
+            adapter.send_bytes(b"\rt1230\r")
+            until(lambda: bench.source.state == "reading")
+
+        lines = [record.getMessage() for record in caplog.records[:2]]
+        assert lines == [
+            f"bus powertrain: what comes from {path} is no frame; is the baud rate of 57600 right?",
+            "bus powertrain: reading again",
+        ]
+
+    def test_noise_without_the_end_of_a_line_is_noise_too(
+        self, path: Path, start: Callable[..., Bench]
+    ) -> None:
+        with VirtualAdapter(path) as adapter:
+            bench = start(clock=FastClock())
+            assert adapter.wait_opened()
+
+            def garbled() -> bool:
+                adapter.send_bytes(b"\xff" * 1_000)
+                return "is no frame" in bench.source.state
+
+            until(garbled)
+            adapter.send_bytes(b"\r")
+            until(lambda: bench.bad_lines == 1)
+
+    @pytest.mark.parametrize(
+        ("refuses", "options", "words"),
+        [
+            (b"L", {}, "refuses L (set listen_only = false"),
+            (b"Y", {"data_bitrate": 2_000_000}, "refuses Y2 (leave data_bitrate out"),
+            (b"Z", {"timestamps": True}, "refuses Z1 (set timestamps = false"),
+            (b"S", {}, "refuses S6"),
+        ],
+    )
+    def test_an_adapter_that_refuses_is_named(
+        self,
+        path: Path,
+        start: Callable[..., Bench],
+        refuses: bytes,
+        options: dict[str, Any],
+        words: str,
+    ) -> None:
+        with VirtualAdapter(path, refuses=refuses):
+            bench = start(**options)
+            until(lambda: words in bench.source.state)
 
     def test_it_ends_when_it_is_told_to_and_closes_the_channel(
         self, path: Path, start: Callable[..., Bench]
@@ -394,7 +589,7 @@ class TestSource:
         stop, gate = threading.Event(), threading.Event()
         got: list[int] = []
 
-        def deliver(block: FrameBlock) -> None:
+        def deliver(block: FrameBlock | SignalTable) -> None:
             gate.wait()
             got.append(len(block))
 
@@ -413,3 +608,5 @@ class TestSource:
     def test_a_bit_rate_that_the_protocol_lacks_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="33333"):
             SlcanSource("powertrain", "/dev/ttyACM0", bitrate=33_333)
+        with pytest.raises(ConfigError, match="a data bit rate of 3000000"):
+            SlcanSource("powertrain", "/dev/ttyACM0", data_bitrate=3_000_000)

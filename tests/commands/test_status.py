@@ -24,6 +24,7 @@ def status(ledger: Ledger, *, why: str = "", batches: int = 0) -> dict[str, Any]
         "clock": "ntp",
         "boot_id": "boot",
         "buses": [{"name": "can0", "kind": "slcan", "state": "reading"}],
+        "ignition": {"state": "awake", "trouble": ""},
         "uplinks": [
             {
                 "name": "cloud",

@@ -1,0 +1,115 @@
+"""The sources of a `[[bus]]`, and the tables that they make besides frames.
+
+Modules of a kind are imported only where a bus is of that kind: some are slow to import, and some
+need an extra.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from agent.blocks import TableSchema
+from agent.bus.recording import RecordingSource
+from agent.bus.source import Source
+from agent.clock import BootNs, Clock, WallNs
+from agent.settings import Bus, GnssBus, PythonCanBus, RecordingBus, SlcanBus, SocketCanBus
+
+# ruff: noqa: PLC0415 - see above
+
+
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What sources need of the process."""
+
+    clock: Clock
+    date: Callable[[BootNs, WallNs], None]
+    """Takes what time a GNSS receiver says it was at a boot time."""
+    early: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Sockets that were opened before everything else, by name of the bus."""
+
+
+def tables_of(bus: Bus) -> tuple[TableSchema, ...]:
+    """What the sources of a bus give besides frames."""
+    match bus:
+        case SocketCanBus():
+            from agent.bus import errorframes
+
+            return errorframes.schemas(bus.name)
+        case GnssBus():
+            from agent.bus import gnss
+
+            return gnss.schemas(bus.name)
+    return ()
+
+
+def sources_of(bus: Bus, around: Surroundings) -> list[Source]:
+    """The sources of a bus; nothing runs yet.
+
+    Raises:
+        BusError: a recording cannot be read.
+        ConfigError: the bus is set up in a way that cannot be.
+    """
+    clock = around.clock
+    match bus:
+        case SocketCanBus():
+            from agent.bus.socketcan import SocketCanSource
+
+            return [
+                SocketCanSource(
+                    bus.name,
+                    bus.interface,
+                    block_ms=bus.block_ms,
+                    receive_buffer_bytes=bus.receive_buffer_kib << 10,
+                    hardware_stamps=bus.hardware_stamps,
+                    bitrate=bus.bitrate or None,
+                    require_listen_only=bus.require_listen_only,
+                    early=around.early.get(bus.name),
+                    clock=clock,
+                )
+            ]
+        case RecordingBus():
+            return [
+                RecordingSource(
+                    bus.name,
+                    bus.path,
+                    channel=bus.channel or None,
+                    speed=bus.speed,
+                    loop=bus.loop,
+                    block_ms=bus.block_ms,
+                    clock=clock,
+                )
+            ]
+        case SlcanBus():
+            from agent.bus.slcan import SlcanSource
+
+            return [
+                SlcanSource(
+                    bus.name,
+                    bus.device,
+                    bitrate=bus.bitrate,
+                    listen_only=bus.listen_only,
+                    block_ms=bus.block_ms,
+                    clock=clock,
+                )
+            ]
+        case PythonCanBus():
+            from agent.bus.pythoncan import PythonCanSource
+
+            return [
+                PythonCanSource(
+                    bus.name, bus.interface, bus.channel, bus.options, bus.block_ms, clock=clock
+                )
+            ]
+        case GnssBus():
+            from agent.bus.gnss import GnssSource
+
+            return [
+                GnssSource(
+                    bus.name,
+                    device=bus.device,
+                    baudrate=bus.baudrate,
+                    gpsd=bus.gpsd,
+                    clock=clock,
+                    anchor=around.date,
+                )
+            ]

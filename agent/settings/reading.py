@@ -1,0 +1,276 @@
+"""Files of settings to their models, and errors to words that name file, line and key."""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import msgspec
+from msgspec import Struct
+
+from agent.errors import ConfigError
+from agent.settings.buses import AnyBus, Bus, GnssBus, RecordingBus
+from agent.settings.device import Batch, Device, Gpio, Ignition, Spool, Uplink
+from agent.settings.plan import Campaign, CodesOfSignals, DatabaseOfBus, Plan
+
+_T = TypeVar("_T", Device, Plan)
+
+_PACKAGE = Path(__file__).parent.parent
+PREFIX = "EDGE_AGENT_"
+
+
+def packaged(name: str) -> Path:
+    """A file that comes with the program, such as `config/bench.toml` or `dbc/ev.dbc`."""
+    inside = _PACKAGE / "_data" / name
+    return inside if inside.exists() else _PACKAGE.parent / name
+
+
+def find(path: Path, folder: str) -> Path:
+    """The file itself or, where there is none, that of this name which comes with the program."""
+    if not path.exists() and not path.is_absolute():
+        beside = packaged(str(path) if path.parts[0] == folder else f"{folder}/{path}")
+        if beside.exists():
+            return beside
+    return path
+
+
+def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Device:
+    """Read `agent.toml`; paths in it come back absolute.
+
+    Raises:
+        ConfigError: the file cannot be read, or says something that cannot be.
+    """
+    environment = os.environ if environment is None else environment
+    data, text = _read(path)
+    variables = _override(data, environment)
+    device = _convert(data, Device, path, text, variables)
+    base = path.parent
+    for bus in device.bus:
+        if isinstance(bus, RecordingBus):
+            bus.path = _beside(base, bus.path)
+    for uplink in device.uplink:
+        uplink.token_file = _beside(base, uplink.token_file)
+        uplink.ca_file = _beside(base, uplink.ca_file)
+    device.plan = _beside(base, device.plan)
+    state = device.state_dir or environment.get("STATE_DIRECTORY", "").split(":")[0]
+    if not state:
+        raise ConfigError(
+            f"{path}: state_dir is not set: name the folder for identity and spool "
+            '(state_dir = "/var/lib/edge-agent"), or let systemd set STATE_DIRECTORY'
+        )
+    device.state_dir = _beside(base, state)
+    device.socket = _beside(base, device.socket) or str(Path(device.state_dir) / "agent.sock")
+    _together(path, device)
+    _unique(path, "bus", [b.name for b in device.bus])
+    _unique(path, "uplink", [u.name for u in device.uplink])
+    return device
+
+
+def _together(path: Path, device: Device) -> None:
+    """What no key alone can say wrong."""
+    for bus in device.bus:
+        if isinstance(bus, GnssBus) and bool(bus.device) == bool(bus.gpsd):
+            raise ConfigError(f'{path}: bus "{bus.name}": set either "device" or "gpsd"')
+    ignition = device.ignition
+    if (ignition.when_done == "command") != bool(ignition.command):
+        raise ConfigError(
+            f'{path}: [ignition]: "command" and when_done = "command" belong together'
+        )
+    inputs = (bool(ignition.signal), ignition.gpio is not None, ignition.silence_s > 0)
+    if sum(inputs) > 1:
+        raise ConfigError(
+            f'{path}: [ignition]: set one of "signal", "gpio" and "silence_s", not several'
+        )
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a collection plan; paths of database files come back absolute.
+
+    Raises:
+        ConfigError: the file cannot be read, or says something that cannot be.
+    """
+    data, text = _read(path)
+    plan = _convert(data, Plan, path, text)
+    for database in plan.database:
+        database.files = [_beside(path.parent, f) for f in database.files]
+    _unique(path, "campaign", [c.name for c in plan.campaign])
+    _unique(path, "database", [d.bus for d in plan.database])
+    return plan
+
+
+def schema(kind: Literal["device", "plan"]) -> dict[str, Any]:
+    """JSON Schema of agent.toml or of a plan."""
+    return msgspec.json.schema(Device if kind == "device" else Plan)
+
+
+def _beside(base: Path, name: str) -> str:
+    try:
+        return str((base / Path(name).expanduser()).absolute()) if name else ""
+    except RuntimeError as e:
+        raise ConfigError(f"{name}: there is no such home folder") from e
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        line = e.object[: e.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from e
+    except ValueError as e:  # a zero byte in the name
+        raise ConfigError(f"{str(path)!r}: is no name of a file") from e
+    try:
+        return tomllib.loads(text), text
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{path}: is not valid TOML: {e}") from e
+
+
+def _unique(path: Path, table: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f'{path}: two [[{table}]] are called "{name}"; each needs its own name'
+            )
+
+
+_Place = tuple[str | int, ...]
+"""Keys and positions from the top of a file to a setting."""
+
+
+def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[_Place, str]:
+    """Put EDGE_AGENT_A__B=value into data["a"]["b"]; an item of a list is named by its `name`.
+
+    Gives the variable of each place that has one.
+    """
+    variables: dict[_Place, str] = {}
+    for variable, value in sorted(environment.items()):
+        if not variable.startswith(PREFIX):
+            continue
+        keys = variable.removeprefix(PREFIX).lower().split("__")
+        place: Any = data
+        steps: list[str | int] = []
+        for key in keys[:-1]:
+            if isinstance(place, list):
+                names = [str(i.get("name", "")) if isinstance(i, dict) else "" for i in place]
+                found = [n for n, name in enumerate(names) if name and name.lower() == key]
+                if not found:
+                    raise ConfigError(
+                        f"{variable}: the configuration has no {keys[0]} with the name {key!r}"
+                    )
+                steps.append(found[0])
+                place = place[found[0]]
+            elif isinstance(place, dict):
+                steps.append(key)
+                place = place.setdefault(key, {})
+        if not isinstance(place, dict) or not all(keys):
+            raise ConfigError(f"{variable}: does not name a setting")
+        variables[*steps, keys[-1]] = variable
+        try:
+            place[keys[-1]] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            place[keys[-1]] = value
+    return variables
+
+
+_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>.*)`")
+_MISSING = re.compile(r"Object missing required field `(?P<key>.*)`")
+
+
+def _convert(
+    data: dict[str, Any],
+    kind: type[_T],
+    path: Path,
+    text: str,
+    variables: Mapping[_Place, str] | None = None,
+) -> _T:
+    try:
+        return msgspec.convert(data, kind, strict=True)
+    except msgspec.ValidationError as e:
+        match = _PATH.match(str(e))
+        what, where = (match["what"], match["path"] or "$") if match else (str(e), "$")
+        place, words = _explain(kind, data, what=what, where=where)
+        variable = (variables or {}).get(tuple(place))
+        raise ConfigError(f"{variable or f'{path}:{_line(text, place)}'}: {words}") from e
+
+
+def _explain(
+    kind: type[_T], data: dict[str, Any], *, what: str, where: str
+) -> tuple[list[str | int], str]:
+    """Where it is, and what is wrong there."""
+    steps = re.findall(r"\.([A-Za-z_]\w*)|\[(\d+|\.\.\.)\]", where)
+    table: list[str | int] = [k or int(i) for k, i in steps if k or i.isdigit()]
+    if unknown := _UNKNOWN.match(what):
+        key = unknown["key"]
+        near = difflib.get_close_matches(key, _keys_at(kind, data, table), 1, 0.5)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        return [*table, key], f'unknown key "{key}"{_of(table)}{hint}'
+    if missing := _MISSING.match(what):
+        return table, f'the key "{missing["key"]}" is missing{_of(table)}'
+    last = table[-1] if table and isinstance(table[-1], str) else ""
+    subject = f'"{last}"{_of(table[:-1])}: ' if last else ""
+    return table, subject + what[0].lower() + what[1:].replace("`", "")
+
+
+def _of(table: list[str | int]) -> str:
+    names = [str(s) if isinstance(s, str) else f"#{s + 1}" for s in table]
+    return f" in [{' '.join(names)}]" if names else ""
+
+
+_TABLES: Mapping[str, type[Struct]] = {
+    "uplink": Uplink,
+    "spool": Spool,
+    "batch": Batch,
+    "ignition": Ignition,
+    "gpio": Gpio,
+    "database": DatabaseOfBus,
+    "codes": CodesOfSignals,
+    "campaign": Campaign,
+}
+_BUSES: Mapping[str, type[Struct]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(Bus)
+}
+
+
+def _keys_at(kind: type[Struct], data: Any, table: list[str | int]) -> list[str]:
+    """The keys that are known at a place of the model, to suggest one from."""
+    model = kind
+    for step in table:
+        data = data[step]
+        if step == "bus" or model in _BUSES.values():
+            model = _BUSES.get(data.get("kind", ""), AnyBus) if isinstance(data, dict) else AnyBus
+        elif isinstance(step, str):
+            model = _TABLES.get(step, model)
+        elif model is AnyBus:
+            model = _BUSES.get(data.get("kind", ""), AnyBus)
+    return ["kind"] * (model in _BUSES.values()) + [
+        f.encode_name for f in msgspec.structs.fields(model)
+    ]
+
+
+def _line(text: str, table: list[str | int]) -> int:
+    """The line on which a key most likely stands: TOML libraries do not keep it."""
+    lines = text.splitlines()
+    begin = 0
+    for i, step in enumerate(table):
+        if not isinstance(step, str):
+            continue
+        index = table[i + 1] if i + 1 < len(table) else 0
+        count = index if isinstance(index, int) else 0
+        last = i == len(table) - 1
+        pattern = re.compile(rf"\s*\[+\s*(?:\w+\s*\.\s*)*{re.escape(step)}\s*\]+")
+        assign = re.compile(rf"\s*(?:[\w-]+\s*\.\s*)*[\"']?{re.escape(step)}[\"']?\s*[=.]")
+        inline = re.compile(rf"\s*[\"']?{re.escape(step)}[\"']?\s*=\s*[\[{{]")
+        for number in range(begin, len(lines)):
+            if pattern.match(lines[number]):
+                if count == 0:
+                    begin = number
+                    break
+                count -= 1
+            elif assign.match(lines[number]) if last else inline.match(lines[number]):
+                return number + 1  # of an inline table, the line on which it begins
+    return begin + 1
