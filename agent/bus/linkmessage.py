@@ -100,9 +100,10 @@ class LinkInfo:
     """One interface at one moment.
 
     `kind` is the driver's family: "can" for every controller, real or slcan, "vcan", "vxcan"; ""
-    where the kernel names none, as for `lo`. `up` is what the administrator has set, `running` what
-    the interface then does: false with `up` means no carrier, for a controller bus-off.
-    `operstate` is that of RFC 2863. `can` is true for all that carries CAN frames.
+    where the kernel names none, as for `lo`. `can` is true for all that carries CAN frames. `up` is
+    what the administrator has set, `running` what the interface then does: false with `up` means no
+    carrier, for a controller bus-off (the kernel may take a second for it; `state` is immediate).
+    `operstate` is that of RFC 2863.
 
     All after `statistics` is None where the interface has no controller (vcan), or the driver does
     not tell. Bit rates in bit/s; sample points as a fraction of the bit; `restart_ms` 0 means that
