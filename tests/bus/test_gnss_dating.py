@@ -23,7 +23,7 @@ def wall(moment: str) -> WallNs:
 class TestDates:
     def test_a_right_date_stays(self) -> None:
         assert correct(wall("2026-03-23T12:00")) == (wall("2026-03-23T12:00"), 0)
-        assert correct(wall("2045-01-01")) == (wall("2045-01-01"), 0)
+        assert correct(wall("2045-01-01T00:00")) == (wall("2045-01-01T00:00"), 0)
 
     @pytest.mark.parametrize(
         ("shown", "real", "weeks"),
@@ -40,7 +40,13 @@ class TestDates:
 
     @pytest.mark.parametrize(
         "shown",
-        ["1970-01-01", "1980-01-06", "1980-01-07T03:00", "1999-08-22T00:05", "2000-01-01T12:00"],
+        [
+            "1970-01-01T00:00",
+            "1980-01-06T00:00",
+            "1980-01-07T03:00",
+            "1999-08-22T00:05",
+            "2000-01-01T12:00",
+        ],
     )
     def test_where_counters_begin_is_no_date(self, shown: str) -> None:
         assert correct(wall(shown)) is None
@@ -66,7 +72,7 @@ class Receiver:
         self.seconds = 0
 
     def epoch(self, delay_ms: int = 100, off_s: float = 0) -> int | None:
-        """The offset (wall - boot) of the anchor that this epoch makes, less the true one, in ms."""
+        """The anchor that this epoch makes: its offset (wall - boot) less the true one, ms."""
         self.seconds += 1
         began = BootNs(BOOT + self.seconds * SECOND + delay_ms * MILLISECOND)
         shown = WallNs(NOON + self.seconds * SECOND + round(off_s * SECOND))

@@ -94,10 +94,26 @@ def test_the_same_time_told_again_and_fuller_is_the_same_epoch() -> None:
     assert values["Altitude"] == 49_960
 
 
-def test_without_a_fix_nothing_is_known_and_each_report_is_a_row() -> None:
-    epochs, _ = parse(line({"class": "TPV", "mode": 1}) * 3)
+def test_without_a_fix_nothing_is_known_and_the_reports_of_a_cycle_are_a_row() -> None:
+    parser = GpsdParser()
+    epochs = []
+    for second in range(3):
+        # gpsd may tell it several times while it listens to one burst of the receiver.
+        for told in range(4):
+            mark = Mark(BootNs(second * SECOND + told * SECOND // 20))
+            epochs += parser.feed(line({"class": "TPV", "mode": 1}), mark)
+    epochs += parser.end()
 
     assert [dict(e.values) for e in epochs] == [{"FixQuality": 0, "FixMode": 1}] * 3
+
+
+def test_a_report_without_a_time_does_not_swallow_the_next_second() -> None:
+    parser = GpsdParser()
+    epochs = parser.feed(line({"class": "TPV", "mode": 1}), Mark(BootNs(0)))
+    epochs += parser.feed(line(TPV), Mark(BootNs(SECOND)))
+    epochs += parser.end()
+
+    assert [(e.mark.read, e.values["FixQuality"]) for e in epochs] == [(0, 0), (SECOND, 1)]
 
 
 def test_a_position_without_a_fix_is_not_taken() -> None:

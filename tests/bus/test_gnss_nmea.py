@@ -151,6 +151,17 @@ class TestBurst:
         wall = dt.datetime(2026, 3, 23, 8, 35, 59, 250_000, tzinfo=dt.UTC)
         assert epochs[0].utc == round(wall.timestamp() * 1000) * 1_000_000
 
+    def test_zda_may_come_first(self) -> None:
+        epochs, _ = parse(
+            b"".join(
+                line(f"GPZDA,08355{second},23,03,2026,00,00")
+                + line(f"GPGGA,08355{second},4717.1,N,00833.9,E,1,08,1,499.6,M,48.0,M,,")
+                for second in range(3)
+            )
+        )
+
+        assert [e.utc is not None and e.utc // SECOND % 60 for e in epochs] == [50, 51, 52]
+
     def test_a_zda_of_another_second_dates_nothing_and_makes_no_epoch(self) -> None:
         epochs, _ = parse(
             line("GPGGA,083559,4717.1,N,00833.9,E,1,08,1,499.6,M,48.0,M,,")
@@ -256,6 +267,22 @@ class TestSilence:
 
         assert len(first) == 1
         assert [len(epoch.values) for epoch in rest] == [11, 11, 11]
+
+    def test_a_receiver_that_has_stopped_pausing_is_not_waited_for_any_more(self) -> None:
+        parser = NmeaParser()
+        lines = burst("083559.00").splitlines(keepends=True)
+        parser.feed(b"".join(lines[:2]), HERE)
+        parser.quiet()
+        parser.feed(b"".join(lines[2:]), HERE)
+
+        at_once = []
+        for second in range(20):
+            parser.feed(burst(f"0836{second:02d}.00"), HERE)
+            at_once.append(len(parser.quiet()))
+
+        assert at_once == sorted(at_once)
+        assert at_once[0] == 0
+        assert at_once[-1] == 1
 
     def test_a_frozen_time_is_an_epoch_a_second_all_the_same(self) -> None:
         parser = NmeaParser()

@@ -7,12 +7,13 @@ ZDA only adds a date.
 
 An epoch ends
 
-- with a report of another time of day, or with one that this epoch has had already (that is how the
-  epochs of a receiver without a time are told apart),
+- with a report of another time of day, or with one that this epoch has had already,
+- where a time is not known, half a second after its first report,
 - after a silence (`quiet`), so that at one epoch a second nobody waits a second for the row.
 
 A receiver that pauses within its burst shows itself: after the silence comes what belongs to the
-epoch that was just closed. That report is dropped, and from then on silence is no end any more.
+epoch that was just closed. That report is dropped, and from then on silence is no end any more,
+until ten epochs came without such a pause.
 
 Reports without a time that come before the first one with a time join it if there was a silence
 before them; on a line that is never silent they join the epoch before.
@@ -22,9 +23,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
-from agent.clock import BootNs, WallNs
+from agent.clock import SECOND, BootNs, WallNs
 
 _KNOWN_WITHOUT_FIX: Final = ("FixMode", "SatellitesUsed")
+_APART_NS: Final = SECOND // 2
+_PATIENCE_EPOCHS: Final = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,29 +81,41 @@ class Joiner:
     def __init__(self) -> None:
         self._open = _Burst()
         self._closed: _Burst | None = None  # by silence, and nothing has begun since
-        self._patient = False
-        self._date: tuple[int | None, WallNs] | None = None
+        self._patience = 0  # epochs for which silence is no end
+        self._paused = False
+        self._date: Report | None = None  # a ZDA; it may come before the epoch that it dates
 
     def add(self, report: Report, mark: Mark) -> list[Epoch]:
         """The epoch that this report ends, if it ends one."""
         if not report.makes_epoch:
             if report.utc is not None:
-                self._date = (report.at, report.utc)
+                self._date = report
             self._open.join(report)
             return []
         if self._closed is not None and self._closed.had_more(report):
-            self._patient = True
+            self._patience = _PATIENCE_EPOCHS
             return []
-        ended = self._close() if self._open.ends_with(report) else []
+        ended: list[Epoch] = []
+        if self._open.ends_with(report, mark):
+            ended = self._close()
+            self._patience = max(0, self._patience - 1)
+        elif self._paused and self._open.mark is not None:
+            self._patience = _PATIENCE_EPOCHS  # it paused again, and goes on
+        self._paused = False
         self._closed = None
         if self._open.mark is None:
             self._open.mark = mark
         self._open.join(report)
+        if self._date is not None and self._date.at == report.at:
+            self._open.join(self._date)
+        else:
+            self._date = None  # not to be met by the same time of another day
         return ended
 
     def quiet(self) -> list[Epoch]:
         """Nothing has come for a while: the epoch that is now complete."""
-        if self._patient:
+        if self._patience:
+            self._paused = True
             return []
         if self._open.mark is not None:
             self._closed = self._open
@@ -112,8 +127,7 @@ class Joiner:
 
     def _close(self) -> list[Epoch]:
         burst, self._open = self._open, _Burst()
-        date, self._date = self._date, None
-        epoch = burst.epoch(date)
+        epoch = burst.epoch()
         return [] if epoch is None else [epoch]
 
 
@@ -130,11 +144,16 @@ class _Burst:
         self._largest: dict[str, int] = {}
         self._in_view: dict[str, int] = {}
         self._utc: WallNs | None = None
+        self._date: WallNs | None = None
 
-    def ends_with(self, report: Report) -> bool:
-        if self._at is not None and report.at is not None and self._at != report.at:
-            return True
-        return report.kind in self._kinds and not (report.repeats and report.at is not None)
+    def ends_with(self, report: Report, mark: Mark) -> bool:
+        if self.mark is None:
+            return False
+        if self._at is None or report.at is None:
+            apart = mark.read - self.mark.read >= _APART_NS
+        else:
+            apart = self._at != report.at
+        return apart or (report.kind in self._kinds and not report.repeats)
 
     def had_more(self, report: Report) -> bool:
         """Whether a report that comes after the end belongs here."""
@@ -147,6 +166,8 @@ class _Burst:
             self._at = report.at if self._at is None else self._at
             self._fixed = self._fixed or report.fixed
             self._utc = self._utc if report.utc is None else report.utc
+        elif report.utc is not None and report.at == self._at:
+            self._date = report.utc
         self._values.update(report.values)
         self._fallback.update(report.fallback)
         for name, value in report.largest.items():
@@ -156,14 +177,12 @@ class _Burst:
             known = self._in_view.get(report.kind, 0)
             self._in_view[report.kind] = max(report.in_view, known)
 
-    def epoch(self, date: tuple[int | None, WallNs] | None) -> Epoch | None:
+    def epoch(self) -> Epoch | None:
         if self.mark is None:
             return None
         if self._fixed:
             values = {**self._fallback, **self._values, **self._largest}
-            utc = self._utc
-            if utc is None and date is not None and date[0] == self._at:
-                utc = date[1]
+            utc = self._date if self._utc is None else self._utc
         else:
             known = {n: v for n, v in self._largest.items() if n in _KNOWN_WITHOUT_FIX}
             values, utc = {"FixQuality": 0, **known}, None

@@ -236,9 +236,7 @@ class Run:
     tables: list[SignalTable]
 
     def of(self, message: str, source: int | None = None) -> list[SignalTable]:
-        return [
-            t for t in self.tables if t.message == message and source in (None, t.source)
-        ]
+        return [t for t in self.tables if t.message == message and source in (None, t.source)]
 
     def values(self, name: str, source: int | None = None) -> list[Any]:
         """Raw values of a signal, in the order in which they came."""
@@ -261,12 +259,18 @@ def poll(
     others: Callable[[float], bool] = lambda _: True,
     broken: Callable[[float], bool] = lambda _: False,
     prepare: Callable[[Bus], None] = lambda _: None,
+    watch: Callable[[float, str], object] = lambda *_: None,
     **options: Any,
 ) -> Run:
-    """Poll for some seconds of the clock, which take no time."""
+    """Poll for some seconds of the clock, which take no time; `watch` sees the state at a look."""
     time = Time()
     stop = Stop(time)
-    bus = Bus(time, stop, nodes, seconds, others, broken)
+
+    def look(at: float) -> bool:
+        watch(at, source.state)
+        return others(at)
+
+    bus = Bus(time, stop, nodes, seconds, look, broken)
     prepare(bus)
     source = DiagnosticsSource(
         "body",

@@ -181,7 +181,7 @@ def test_trouble_codes_and_how_many() -> None:
     run = poll([ObdDtcRequest((3, 7, 10), interval_s=60)], [ecu], 10)
 
     (stored,) = run.of("Dtc")
-    assert [bytes(c) for c in stored.raw["Code"]] == [b"P0301", b"U01A2", b"B3F00"]
+    assert [bytes(c) for c in stored.raw["Code"]] == [b"P0301", b"U01A2", b"C3F00"]
     assert stored.schema.entries
     assert len(set(stored.time.tolist())) == 1
     assert [bytes(c) for c in run.of("PendingDtc")[0].raw["Code"]] == [b"P0420"]
@@ -204,9 +204,9 @@ def test_what_an_ecu_has_is_asked_again_after_an_hour() -> None:
     ecu = Ecu(lambda request: obd(values)(request))
 
     def later(bus: Bus) -> None:
-        ecu.answer = lambda request: obd(
-            {**values, 0x0F: b"\x40"} if bus.seconds > 60 else values
-        )(request)
+        ecu.answer = lambda request: obd({**values, 0x0F: b"\x40"} if bus.seconds > 60 else values)(
+            request
+        )
 
     run = poll([ObdRequest([0x0F, 0x0C], interval_s=10)], [ecu], 3700, prepare=later)
 
