@@ -24,6 +24,7 @@ from typing import Any
 
 from agent import __version__
 from agent.blocks import SignalTable
+from agent.bus.early import EarlyFrames
 from agent.bus.factory import Surroundings, sources_of
 from agent.clock import SECOND, BootNs, Clock, SystemClock
 from agent.collect import Collector, Plan
@@ -35,6 +36,7 @@ from agent.observe.notify import notify, watchdog_interval_s
 from agent.observe.socket import StatusServer
 from agent.settings import Bus, Device
 from agent.signals import Decoder
+from agent.signals.filters import kernel_filters
 from agent.spool.folder import Positions
 from agent.spool.store import SpoolStore, StreamKey
 from agent.uplink.budget import RetryBudget
@@ -56,11 +58,11 @@ class Daemon:
         device: Device,
         plan: Plan,
         clock: Clock | None = None,
-        early: dict[str, Any] | None = None,
+        early: Callable[[str], EarlyFrames | None] = lambda _bus: None,
     ) -> None:
         """Open the spool and the recordings; nothing runs yet.
 
-        `early` are sockets that were opened before everything else, by name of the bus.
+        `early` gives the socket of a bus that was opened before everything else.
 
         Raises:
             SpoolError: the spool is in use or cannot be written.
@@ -106,13 +108,14 @@ class Daemon:
             heard=self._heard,
         )
         key = set() if self._key.signal is None else {self._key.signal}
-        self._decoder = Decoder.of_paths(plan.database, plan.wanted | key)
+        self._wanted = plan.wanted | key
+        self._decoder = Decoder.of_paths(plan.database, self._wanted)
         self._queue: queue.Queue[Item] = queue.Queue(_QUEUE_BLOCKS)
         self._stop = threading.Event()
         self._ended = threading.Event()
         self._failed: list[str] = []
         self._drained = False
-        around = Surroundings(self._clock, self._store.date, early or {})
+        around = Surroundings(self._clock, self._store.date, early, self._filters)
         self._intakes = [
             (
                 bus,
@@ -128,6 +131,9 @@ class Daemon:
             for bus in device.bus
             for source in sources_of(bus, around)
         ]
+
+    def _filters(self, bus: str) -> list[tuple[int, int]] | None:
+        return kernel_filters(self._plan.database, bus, self._wanted)
 
     # -- threads -----------------------------------------------------------------------------
 

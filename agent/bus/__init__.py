@@ -19,7 +19,23 @@ Recordings (`read_log`, see `agent.bus.logs`):
 - Channels are named as the file names them ("vcan0", "1"); numbers are not shifted.
 """
 
-from agent.blocks import FrameBlock
-from agent.bus.logs import LogReader, read_log
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.blocks import FrameBlock
+    from agent.bus.logs import LogReader, read_log
 
 __all__ = ["FrameBlock", "LogReader", "read_log"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import them when they are first asked for: sockets are opened before NumPy is imported."""
+    if name == "FrameBlock":
+        from agent.blocks import FrameBlock  # noqa: PLC0415 - as said
+
+        return FrameBlock
+    if name in __all__:
+        from agent.bus import logs  # noqa: PLC0415 - as said
+
+        return getattr(logs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

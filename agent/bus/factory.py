@@ -6,9 +6,9 @@ need an extra.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 from agent.blocks import TableSchema
+from agent.bus.early import EarlyFrames
 from agent.bus.recording import RecordingSource
 from agent.bus.source import Source
 from agent.clock import BootNs, Clock, WallNs
@@ -24,8 +24,10 @@ class Surroundings:
     clock: Clock
     date: Callable[[BootNs, WallNs], None]
     """Takes what time a GNSS receiver says it was at a boot time."""
-    early: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Sockets that were opened before everything else, by name of the bus."""
+    early: Callable[[str], EarlyFrames | None] = lambda _bus: None
+    """Gives the socket of a bus that was opened before everything else, once."""
+    filters: Callable[[str], list[tuple[int, int]] | None] = lambda _bus: None
+    """What the plan wants of a bus, as filters of the kernel; None for everything."""
 
 
 def tables_of(bus: Bus) -> tuple[TableSchema, ...]:
@@ -63,7 +65,8 @@ def sources_of(bus: Bus, around: Surroundings) -> list[Source]:
                     hardware_stamps=bus.hardware_stamps,
                     bitrate=bus.bitrate or None,
                     require_listen_only=bus.require_listen_only,
-                    early=around.early.get(bus.name),
+                    filters=around.filters(bus.name) if bus.kernel_filter else None,
+                    early=around.early(bus.name),
                     clock=clock,
                 )
             ]

@@ -1,10 +1,16 @@
 """`edge-agent run`: the daemon."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.bus.early import EarlyFrames
+    from agent.settings import Device
 
 _LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
@@ -44,23 +50,61 @@ def find_config(path: Path) -> Path:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the configuration, then run.
+    """Load the device file, open the buses of the kernel, then load all else and run.
 
     Raises:
         AgentError: something is wrong with configuration, plan, databases, recordings or spool.
     """
-    import asyncio
-
-    from agent.daemon import Daemon
-    from agent.ota import load_factory_plan
     from agent.settings import load_device
 
     device = load_device(find_config(args.config))
     set_up_logging(device.log_level)
-    plan = load_factory_plan(device)
-    for finding in plan.database.findings:
-        logging.getLogger("edge_agent.signals").warning("%s", finding)
-    return asyncio.run(Daemon(device, plan).run(drain=args.drain))
+    early = _Early(device)
+    try:
+        # Most of a start goes into these imports; the buses are read meanwhile.
+        import asyncio
+
+        from agent.daemon import Daemon
+        from agent.ota import load_factory_plan
+
+        plan = load_factory_plan(device)
+        for finding in plan.database.findings:
+            logging.getLogger("edge_agent.signals").warning("%s", finding)
+        daemon = Daemon(device, plan, early=early.take)
+    finally:
+        early.stop()
+    return asyncio.run(daemon.run(drain=args.drain))
+
+
+class _Early:
+    """The CAN interfaces of the kernel, open and read from the first moment on."""
+
+    def __init__(self, device: "Device") -> None:
+        from agent.bus.canraw import CanSocket
+        from agent.bus.early import EarlyReader
+        from agent.errors import BusError
+        from agent.settings import SocketCanBus
+
+        self._sockets: dict[str, CanSocket] = {}
+        for bus in device.bus:
+            if isinstance(bus, SocketCanBus):
+                with contextlib.suppress(BusError):  # it is waited for later
+                    self._sockets[bus.name] = CanSocket(
+                        bus.interface,
+                        receive_buffer_bytes=bus.receive_buffer_kib << 10,
+                        hardware_stamps=bus.hardware_stamps,
+                    )
+        self._reader = EarlyReader(self._sockets.values())
+        self._reader.start()
+
+    def take(self, bus: str) -> "EarlyFrames | None":
+        """What a bus has given so far, and its socket."""
+        opened = self._sockets.pop(bus, None)
+        return None if opened is None else self._reader.hand_over(opened)
+
+    def stop(self) -> None:
+        """Close what nobody took."""
+        self._reader.stop()
 
 
 def set_up_logging(level: str) -> None:
