@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help demo test check format test-system test-slow bench package clean
+.PHONY: help demo test check format test-system test-vm test-slow bench package clean
 
 help:
 	@echo 'make demo                  the whole path on one machine: virtual car, agent, cloud (1 min)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test                  the tests (no root, a few minutes)'
 	@echo 'make check                 lint and types'
 	@echo 'make test-system           tests that install packages of the system (needs root)'
+	@echo 'make test-vm               tests that need a kernel with CAN (here, or in a guest)'
 	@echo 'make test-slow             hours or hundreds of rounds'
 	@echo 'make bench                 the benchmarks: ratios, each from one run'
 	@echo 'make package               wheel and sdist in dist/'
@@ -57,6 +58,14 @@ test-system: $(STAMP)
 	@sh tests/system/install
 	@$(PYTEST) -m system tests/system
 
+# Where this kernel has no virtual CAN bus, a guest has: VM_RUNNER boots it (tests/vm/README.md).
+# VM_TESTS are arguments of pytest, such as 'tests/vm/test_guest.py -k power'.
+VM_RUNNER ?= $(wildcard ../shared/vm/can-vm)
+
+test-vm: $(STAMP)
+	@echo 'Running the tests that need a kernel with CAN ...'
+	@VM_RUNNER='$(VM_RUNNER)' $(BIN)/python -m tests.vm.runner $(VM_TESTS)
+
 test-slow: $(STAMP)
 	@$(PYTEST) -m slow tests
 
@@ -68,5 +77,5 @@ package: $(STAMP)
 	@$(BIN)/python -m build --quiet
 
 clean:
-	rm -rf $(VENV) dist build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .vm dist build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -115,7 +115,7 @@ class Daemon:
         self._ended = threading.Event()
         self._failed: list[str] = []
         self._drained = False
-        around = Surroundings(self._clock, self._store.date, early, self._filters)
+        around = Surroundings(self._clock, self._store.date, early, self._key.awake, self._filters)
         self._intakes = [
             (
                 bus,
@@ -295,7 +295,7 @@ class Daemon:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             hurry.cancel()
         words.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
+        await asyncio.gather(words, return_exceptions=True)
 
     def _waits(self, *levels: str) -> bool:
         counts = self.ledger.snapshot()

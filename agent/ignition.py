@@ -10,7 +10,7 @@ from agent.blocks import SignalTable
 from agent.clock import SECOND, BootNs, Clock
 from agent.collect import Plan
 from agent.errors import BusError, ConfigError
-from agent.keyoff import Action, KeyOff
+from agent.keyoff import Action, KeyOff, State
 from agent.observe.notify import notify
 from agent.settings import Ignition
 from agent.signals.database import ANY_BUS, SignalPath
@@ -81,6 +81,10 @@ class Key:
         if self._machine.wake() == "wake":
             self._awake()
         return self.status()
+
+    def awake(self) -> bool:
+        """Whether the key is on, as far as is known. From any thread."""
+        return self._machine.state is State.AWAKE
 
     def status(self) -> dict[str, Any]:
         return {"state": self._machine.state.value, "trouble": self._trouble}

@@ -13,6 +13,7 @@ from agent.settings import (
     Plan,
     PythonCanBus,
     RecordingBus,
+    SocketCanBus,
     load_device,
     load_plan,
     packaged,
@@ -303,3 +304,22 @@ def test_every_key_is_described_on_the_page_about_configuration(
     names = set(keys(schema(kind)))
     assert {"name", "vehicle" if kind == "device" else "signals"} <= names
     assert names - described == set()
+
+
+def test_diagnostic_requests_need_transmit(tmp_path: Path) -> None:
+    table = '[[bus]]\nname = "obd"\nkind = "socketcan"\ninterface = "can1"\n'
+    asks = '[[bus.obd]]\npids = ["EngineSpeed", 0x05]\n'
+    with pytest.raises(ConfigError, match=r'bus "obd".*"transmit = true"'):
+        device(tmp_path, DEVICE + table + asks)
+    loaded = device(tmp_path, DEVICE + table + "transmit = true\n" + asks)
+    bus = loaded.bus[-1]
+    assert isinstance(bus, SocketCanBus)
+    assert bus.obd[0].pids == ["EngineSpeed", 5]
+
+
+def test_a_wrong_key_of_a_request_is_named_with_its_line(tmp_path: Path) -> None:
+    table = '[[bus]]\nname = "obd"\nkind = "socketcan"\ninterface = "can1"\ntransmit = true\n'
+    text = DEVICE + table + '[[bus.obd]]\npids = ["EngineSpeed"]\nintervals_s = 3\n'
+    line = text[: text.index("intervals_s")].count("\n") + 1
+    with pytest.raises(ConfigError, match=rf':{line}: unknown key "intervals_s".*"interval_s"'):
+        device(tmp_path, text)

@@ -92,13 +92,13 @@ class CanFrames:
 def parse(messages: Messages) -> CanFrames:
     """What messages hold. Raises nothing, whatever they hold; gives copies, no views."""
     n = messages.count
-    header = np.frombuffer(messages.headers, np.uint32, n * HEADER_BYTES // 4).reshape(n, -1)
-    frames = np.frombuffer(messages.frames, np.uint8, n * FRAME_BYTES).reshape(n, FRAME_BYTES)
+    header = _rows(messages.headers, n, HEADER_BYTES).view(np.uint32)
+    frames = _rows(messages.frames, n, FRAME_BYTES)
     told, size = header[:, 12], header[:, 14]
-    control = np.frombuffer(messages.control, np.uint8, n * messages.control_bytes)
-    used = header.view(np.uint64)[:, 5]
     stamp, hardware, drops = parse_controls(
-        control.reshape(n, messages.control_bytes), used, told & np.uint32(_MSG_CTRUNC) != 0
+        _rows(messages.control, n, messages.control_bytes),
+        header.view(np.uint64)[:, 5],
+        told & np.uint32(_MSG_CTRUNC) != 0,
     )
     length = frames[:, 4].astype(np.uint16)
     fd = size == FRAME_BYTES
@@ -128,6 +128,12 @@ def parse(messages: Messages) -> CanFrames:
         bad=n - len(frames),
         drops=drops,
     )
+
+
+def _rows(memory: memoryview | bytes, n: int, size: int) -> UInt8:
+    if not n:  # NumPy refuses an empty buffer
+        return np.empty((0, size), np.uint8)
+    return np.frombuffer(memory, np.uint8, n * size).reshape(n, size)
 
 
 def _ids(raw: UInt32) -> UInt32:

@@ -250,7 +250,8 @@ def _counters(classes: UInt32, data: UInt8) -> tuple[Int64, Int64]:
     """Transmit and receive error counter of each frame, int64[n]; -1 where it tells none."""
     # Drivers older than Linux 6.0 fill the bytes without saying so.
     told = (classes & np.uint32(COUNTERS) != 0) | (data[:, 6:8] != 0).any(axis=1)
-    return np.where(told, data[:, 6], -1), np.where(told, data[:, 7], -1)
+    counters = np.where(told, data[:, 6:8].T.astype(np.int64), -1)
+    return counters[0], counters[1]
 
 
 def _filled(told: NDArray[np.int64], known: int) -> Int64:

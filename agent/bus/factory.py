@@ -6,6 +6,9 @@ need an extra.
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from agent.blocks import TableSchema
 from agent.bus.early import EarlyFrames
@@ -13,6 +16,9 @@ from agent.bus.recording import RecordingSource
 from agent.bus.source import Source
 from agent.clock import BootNs, Clock, WallNs
 from agent.settings import Bus, GnssBus, PythonCanBus, RecordingBus, SlcanBus, SocketCanBus
+
+if TYPE_CHECKING:
+    from agent.bus.diagnostics import Request
 
 # ruff: noqa: PLC0415 - see above
 
@@ -26,6 +32,8 @@ class Surroundings:
     """Takes what time a GNSS receiver says it was at a boot time."""
     early: Callable[[str], EarlyFrames | None] = lambda _bus: None
     """Gives the socket of a bus that was opened before everything else, once."""
+    awake: Callable[[], bool] = lambda: True
+    """Whether the key is on, as far as is known."""
     filters: Callable[[str], list[tuple[int, int]] | None] = lambda _bus: None
     """What the plan wants of a bus, as filters of the kernel; None for everything."""
 
@@ -36,7 +44,12 @@ def tables_of(bus: Bus) -> tuple[TableSchema, ...]:
         case SocketCanBus():
             from agent.bus import errorframes
 
-            return errorframes.schemas(bus.name)
+            own = errorframes.schemas(bus.name)
+            if not bus.asks:
+                return own
+            from agent.bus import diagnostics
+
+            return own + tuple(diagnostics.schemas(bus.name, _requests(bus)))
         case GnssBus():
             from agent.bus import gnss
 
@@ -56,7 +69,7 @@ def sources_of(bus: Bus, around: Surroundings) -> list[Source]:
         case SocketCanBus():
             from agent.bus.socketcan import SocketCanSource
 
-            return [
+            sources: list[Source] = [
                 SocketCanSource(
                     bus.name,
                     bus.interface,
@@ -70,6 +83,20 @@ def sources_of(bus: Bus, around: Surroundings) -> list[Source]:
                     clock=clock,
                 )
             ]
+            if bus.asks:
+                from agent.bus.diagnostics import DiagnosticsSource
+
+                sources.append(
+                    DiagnosticsSource(
+                        bus.name,
+                        bus.interface,
+                        _requests(bus),
+                        transmit=bus.transmit,
+                        awake=around.awake,
+                        clock=clock,
+                    )
+                )
+            return sources
         case RecordingBus():
             return [
                 RecordingSource(
@@ -90,6 +117,9 @@ def sources_of(bus: Bus, around: Surroundings) -> list[Source]:
                     bus.name,
                     bus.device,
                     bitrate=bus.bitrate,
+                    data_bitrate=bus.data_bitrate or None,
+                    timestamps=bus.timestamps,
+                    baudrate=bus.baudrate,
                     listen_only=bus.listen_only,
                     block_ms=bus.block_ms,
                     clock=clock,
@@ -116,3 +146,49 @@ def sources_of(bus: Bus, around: Surroundings) -> list[Source]:
                     anchor=around.date,
                 )
             ]
+
+
+def _requests(bus: SocketCanBus) -> list["Request"]:
+    """The diagnostic requests of a bus.
+
+    Raises:
+        ConfigError: one that cannot be.
+    """
+    from agent.bus import diagnostics
+
+    found: list[Request] = [
+        diagnostics.ObdRequest(pids=r.pids, interval_s=r.interval_s, address=r.address)
+        for r in bus.obd
+    ]
+    found += [
+        diagnostics.ObdDtcRequest(services=r.services, interval_s=r.interval_s, address=r.address)
+        for r in bus.obd_dtc
+    ]
+    found += [
+        diagnostics.UdsRequest(
+            request_id=r.request_id,
+            response_id=r.response_id,
+            dids=[
+                diagnostics.Did(
+                    d.did, [diagnostics.Field(**msgspec.structs.asdict(f)) for f in d.field]
+                )
+                for d in r.did
+            ],
+            interval_s=r.interval_s,
+            session=r.session,
+            tester_present=r.tester_present,
+            message=r.message,
+        )
+        for r in bus.uds
+    ]
+    found += [
+        diagnostics.UdsDtcRequest(
+            request_id=r.request_id,
+            response_id=r.response_id,
+            status_mask=r.status_mask,
+            interval_s=r.interval_s,
+            message=r.message,
+        )
+        for r in bus.uds_dtc
+    ]
+    return found

@@ -5,11 +5,14 @@ wall), measured at the read. Usually that is all. But the wall clock may be set 
 board that boots in 1970 is set to today as soon as GNSS or NTP arrives.
 
 What is known besides is when a frame can have come in: after the last read that found nothing more
-to read, and before now. So a result outside of this window says that the clock was set meanwhile,
-and the offset of that earlier read is the right one. A clock that was set by less than the window
-is wide leaves frames inside of it either way; then the offsets differ, and the frames before the
-one step are those whose stamps go on evenly with the old one. What fits neither way is put at the
-nearer end of the window, and counted.
+to read, and before now. If the offset is another one than at that earlier read, the clock was set
+meanwhile, and this window says which of the two is right for a frame. A clock that was set by less
+than the window is wide leaves frames inside of it either way; then the frames before the step are
+those whose stamps go on evenly with the old offset. What fits neither way is put at the nearer end
+of the window, and counted.
+
+A frame may lie in the kernel between its stamp and its socket (a backlog, under load), so its stamp
+alone, a little before the window, is no sign that the clock was set.
 
 Times of a bus never go back.
 
@@ -26,10 +29,12 @@ from numpy.typing import NDArray
 
 from agent.blocks import Int64
 from agent.bus.ring import Read
-from agent.clock import MILLISECOND
+from agent.clock import MILLISECOND, SECOND
 
-# A frame is queued a little after it is stamped, and the offset is not measured in no time.
+# The offset is not measured in no time, and a frame is queued a little after it is stamped; under
+# load that may be much later, but not as late as this.
 GRACE_NS: Final = 2 * MILLISECOND
+LATE_NS: Final = SECOND
 # The fastest slewing (100,000 ppm) over the longest time between two reads stays near this.
 STEP_NS: Final = MILLISECOND
 
@@ -114,7 +119,7 @@ class KernelStamps:
         times = stamps + np.repeat(reads.offset, reads.count)
         wrong = (
             (stamps < 0)
-            | (times < np.repeat(since, reads.count) - GRACE_NS)
+            | (times < np.repeat(since, reads.count) - LATE_NS)
             | (times > now + GRACE_NS)
         )
         doubtful = np.abs(reads.offset - before) > STEP_NS
@@ -136,20 +141,23 @@ class KernelStamps:
 
 def _settle(stamps: Int64, window: tuple[int, int], before: int, offset: int) -> tuple[Int64, int]:
     """Times of one read across which the clock was set; and how many were put by force."""
-    earliest, latest = window[0] - GRACE_NS, window[1] + GRACE_NS
+    since, now = window
     given = stamps >= 0
     old, new = stamps + before, stamps + offset
-    old_fits = given & (old >= earliest) & (old <= latest)
-    new_fits = given & (new >= earliest) & (new <= latest)
-    for split in _splits(stamps, before < offset):
-        if (
-            old_fits[:split].all()
-            and new_fits[split:].all()
-            and not (0 < split < len(stamps) and old[split - 1] > new[split])
-        ):
-            return np.concatenate([old[:split], new[split:]]), 0
-    times = np.where(new_fits, new, np.where(old_fits, old, np.clip(new, *window)))
-    times[~given] = window[1]
+    for grace in (GRACE_NS, LATE_NS):
+        old_fits = given & (old >= since - grace) & (old <= now + GRACE_NS)
+        new_fits = given & (new >= since - grace) & (new <= now + GRACE_NS)
+        for split in _splits(stamps, before < offset):
+            if (
+                old_fits[:split].all()
+                and new_fits[split:].all()
+                and not (0 < split < len(stamps) and old[split - 1] > new[split])
+            ):
+                return np.concatenate([old[:split], new[split:]]), 0
+        if (old_fits | new_fits).all():
+            return np.where(new_fits, new, old), 0
+    times = np.where(new_fits, new, np.where(old_fits, old, np.clip(new, since, now)))
+    times[~given] = now
     return times, int(np.count_nonzero(~(old_fits | new_fits)))
 
 

@@ -22,7 +22,7 @@ from agent.settings.buses import (
     SlcanBus,
     SocketCanBus,
 )
-from agent.settings.device import Batch, Device, Gpio, Ignition, Spool, Uplink
+from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
 from agent.settings.plan import Campaign, CodesOfSignals, DatabaseOfBus, Plan, RawValues
 from agent.settings.reading import PREFIX, find, load_device, load_plan, packaged, schema
 from agent.settings.types import LANES, Lane, Name
@@ -40,6 +40,7 @@ __all__ = [
     "Gpio",
     "Ignition",
     "Lane",
+    "Link",
     "Name",
     "Plan",
     "PythonCanBus",

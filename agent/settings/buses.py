@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from agent.settings.diagnostics import Obd, ObdDtc, Uds, UdsDtc
 from agent.settings.types import Name, described
 
 
@@ -54,6 +55,23 @@ class SocketCanBus(AnyBus, tag="socketcan", kw_only=True):
             "Let the kernel hide frames that the plan does not want; unknown ids are not seen."
         ),
     ] = False
+    obd: Annotated[list[Obd], described("OBD-II parameters to ask for; needs transmit.")] = (
+        msgspec.field(default_factory=list)
+    )
+    obd_dtc: Annotated[list[ObdDtc], described("OBD-II trouble codes; needs transmit.")] = (
+        msgspec.field(default_factory=list)
+    )
+    uds: Annotated[list[Uds], described("UDS data identifiers; needs transmit.")] = msgspec.field(
+        default_factory=list
+    )
+    uds_dtc: Annotated[list[UdsDtc], described("UDS trouble codes; needs transmit.")] = (
+        msgspec.field(default_factory=list)
+    )
+
+    @property
+    def asks(self) -> bool:
+        """Whether any diagnostic request is set up."""
+        return bool(self.obd or self.obd_dtc or self.uds or self.uds_dtc)
 
 
 class RecordingBus(AnyBus, tag="recording", kw_only=True):
@@ -75,6 +93,15 @@ class SlcanBus(AnyBus, tag="slcan", kw_only=True):
         Literal[10_000, 20_000, 50_000, 100_000, 125_000, 250_000, 500_000, 800_000, 1_000_000],
         described("Bits a second on the bus."),
     ] = 500_000
+    data_bitrate: Annotated[
+        Literal[0, 500_000, 1_000_000, 2_000_000, 4_000_000, 5_000_000, 8_000_000],
+        described("Of the data part of CAN FD frames, bit/s; 0 where the bus has none."),
+    ] = 0
+    timestamps: Annotated[bool, described("Use the adapter's own stamps of milliseconds.")] = False
+    baudrate: Annotated[
+        int,
+        Meta(ge=300, le=12_000_000, description="Of the serial line; adapters on USB do not mind."),
+    ] = 115_200
     listen_only: Annotated[
         bool, described("Open the adapter so that it does not even acknowledge.")
     ] = True

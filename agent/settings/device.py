@@ -14,24 +14,55 @@ class Uplink(Struct, kw_only=True, forbid_unknown_fields=True):
 
     name: Annotated[Name, described("What plans and the status call this uplink.")]
     kind: Annotated[
-        Literal["http", "object-store"],
+        Literal["http", "object-store", "mqtt"],
         described(
             "`http` wants a receiver that repeats the digest of what it has stored; with "
-            "`object-store` any 2xx is a success."
+            "`object-store` any 2xx is a success; `mqtt` is a broker that speaks MQTT 5."
         ),
     ] = "http"
     url: Annotated[
         str,
         Meta(
-            pattern=r"^https?://[^\s]+\Z",
+            pattern=r"^(https?|mqtts?)://[^\s]+\Z",
             description="Batches go to {url}/v1/vehicles/{vehicle}/batches/{batch_id}. "
-            "An address that contains {vehicle} or {batch_id} itself is taken as a template.",
+            "An address that contains {vehicle} or {batch_id} itself is taken as a template. "
+            "Of a broker: mqtt://host:1883 or mqtts://host:8883, and what topics begin with.",
         ),
     ]
+    acknowledge: Annotated[
+        Literal["cloud", "broker"],
+        described(
+            "Over MQTT: a batch is delivered when the `cloud` has sent a receipt for it, or when "
+            "the `broker` has taken it, which must then never lose it."
+        ),
+    ] = "cloud"
     token_file: Annotated[
         str, described("A file with a bearer token; read again when refused.")
     ] = ""
     ca_file: Annotated[str, described("PEM certificates to trust instead of the system's.")] = ""
+    client_cert_file: Annotated[
+        str, described("Our certificate (PEM, with its chain); read again when it changes.")
+    ] = ""
+    client_key_file: Annotated[
+        str, described("Its private key (PEM). Empty: it is in client_cert_file.")
+    ] = ""
+    proxy: Annotated[
+        str,
+        Meta(
+            pattern=r"^(environment|http://[^\s/@]+/?)?\Z",
+            description="http://host:port of a proxy, or `environment`: HTTPS_PROXY, HTTP_PROXY "
+            "and NO_PROXY say it. Not of `mqtt`.",
+        ),
+    ] = ""
+    proxy_auth_file: Annotated[str, described("A file with user:password for the proxy.")] = ""
+    max_kbit_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="The most that is sent, kbit/s. 0: no limit. Not of `mqtt`.",
+        ),
+    ] = 0
     connect_timeout_s: Annotated[
         float, Meta(gt=0, le=300, description="How long a connection may take to come up.")
     ] = 10.0
@@ -39,6 +70,34 @@ class Uplink(Struct, kw_only=True, forbid_unknown_fields=True):
         float,
         Meta(gt=0, le=3600, description="A transfer that does not move for this long is given up."),
     ] = 30.0
+    share: Annotated[
+        float,
+        Meta(gt=0, le=1000, description="Weight by which uplinks share the spool's quota."),
+    ] = 1.0
+
+
+class Link(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the link to the outside costs."""
+
+    metered: Annotated[
+        Literal["auto", "yes", "no", "file", "command"],
+        described(
+            "Whether bytes cost money: `auto` asks NetworkManager where there is one; `file` and "
+            "`command` say it with the word `metered` or `unmetered`."
+        ),
+    ] = "auto"
+    file: Annotated[str, described("Its first word says whether the link is metered.")] = ""
+    command: Annotated[
+        list[str], described("The first word that it prints says whether the link is metered.")
+    ] = msgspec.field(default_factory=list)
+    metered_mb_day: Annotated[
+        float,
+        Meta(ge=0, le=1_000_000, description="Sent over metered links a day (UTC), MB. 0: any."),
+    ] = 0.0
+    metered_mb_month: Annotated[
+        float,
+        Meta(ge=0, le=1_000_000, description="Sent over metered links a month (UTC), MB. 0: any."),
+    ] = 0.0
 
 
 class Spool(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -56,6 +115,14 @@ class Spool(Struct, kw_only=True, forbid_unknown_fields=True):
     memory_mb: Annotated[
         int, Meta(ge=1, le=4096, description="What may wait in memory while the disk fails, MB.")
     ] = 32
+    max_age_days: Annotated[
+        float,
+        Meta(ge=0, le=36_500, description="Batches that wait longer are given up, days. 0: never."),
+    ] = 0.0
+    keep_sent_hours: Annotated[
+        float,
+        Meta(ge=0, le=87_600, description="Acknowledged batches are kept so long, hours. 0: not."),
+    ] = 0.0
 
 
 class Batch(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -134,6 +201,9 @@ class Device(Struct, kw_only=True, forbid_unknown_fields=True):
         Ignition, described("Key-off: seal, send, and say that the computer may sleep.")
     ] = msgspec.field(default_factory=Ignition)
     uplink: Annotated[list[Uplink], described("The uplinks.")] = msgspec.field(default_factory=list)
+    link: Annotated[Link, described("What the link to the outside costs.")] = msgspec.field(
+        default_factory=Link
+    )
     spool: Annotated[Spool, described("What is kept on flash.")] = msgspec.field(
         default_factory=Spool
     )

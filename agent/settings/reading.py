@@ -12,14 +12,25 @@ import msgspec
 from msgspec import Struct
 
 from agent.errors import ConfigError
-from agent.settings.buses import AnyBus, Bus, GnssBus, RecordingBus
-from agent.settings.device import Batch, Device, Gpio, Ignition, Spool, Uplink
+from agent.settings.buses import AnyBus, Bus, GnssBus, RecordingBus, SocketCanBus
+from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
+from agent.settings.diagnostics import Obd, ObdDtc, Uds, UdsDid, UdsDtc, UdsField
 from agent.settings.plan import Campaign, CodesOfSignals, DatabaseOfBus, Plan
 
 _T = TypeVar("_T", Device, Plan)
 
 _PACKAGE = Path(__file__).parent.parent
 PREFIX = "EDGE_AGENT_"
+
+_CREDENTIAL = "credential:"
+_CREDENTIALS = "/run/credentials/edge-agent.service"
+_FILES_OF_UPLINKS = (
+    "token_file",
+    "ca_file",
+    "client_cert_file",
+    "client_key_file",
+    "proxy_auth_file",
+)
 
 
 def packaged(name: str) -> Path:
@@ -52,8 +63,9 @@ def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Dev
         if isinstance(bus, RecordingBus):
             bus.path = _beside(base, bus.path)
     for uplink in device.uplink:
-        uplink.token_file = _beside(base, uplink.token_file)
-        uplink.ca_file = _beside(base, uplink.ca_file)
+        for key in _FILES_OF_UPLINKS:
+            setattr(uplink, key, _secret(base, getattr(uplink, key), environment))
+    device.link.file = _beside(base, device.link.file)
     device.plan = _beside(base, device.plan)
     state = device.state_dir or environment.get("STATE_DIRECTORY", "").split(":")[0]
     if not state:
@@ -72,8 +84,23 @@ def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Dev
 def _together(path: Path, device: Device) -> None:
     """What no key alone can say wrong."""
     for bus in device.bus:
+        if isinstance(bus, SocketCanBus) and bus.asks and not bus.transmit:
+            raise ConfigError(
+                f'{path}: bus "{bus.name}": diagnostic requests are sent on the bus: set '
+                '"transmit = true" for it, or remove them'
+            )
         if isinstance(bus, GnssBus) and bool(bus.device) == bool(bus.gpsd):
             raise ConfigError(f'{path}: bus "{bus.name}": set either "device" or "gpsd"')
+    for uplink in device.uplink:
+        if uplink.client_key_file and not uplink.client_cert_file:
+            raise ConfigError(
+                f'{path}: uplink "{uplink.name}": "client_key_file" is of no use without '
+                '"client_cert_file"'
+            )
+    link = device.link
+    for key, value in (("file", bool(link.file)), ("command", bool(link.command))):
+        if (link.metered == key) != value:
+            raise ConfigError(f'{path}: [link]: "{key}" and metered = "{key}" belong together')
     ignition = device.ignition
     if (ignition.when_done == "command") != bool(ignition.command):
         raise ConfigError(
@@ -111,6 +138,20 @@ def _beside(base: Path, name: str) -> str:
         return str((base / Path(name).expanduser()).absolute()) if name else ""
     except RuntimeError as e:
         raise ConfigError(f"{name}: there is no such home folder") from e
+
+
+def _secret(base: Path, name: str, environment: Mapping[str, str]) -> str:
+    """A file, or `credential:NAME`: what systemd's LoadCredential= and its kin lay aside.
+
+    Outside the service the folder is that of the service: the file will not be there, or may not be
+    read, which is said when it is needed.
+    """
+    if not name.startswith(_CREDENTIAL):
+        return _beside(base, name)
+    name = name.removeprefix(_CREDENTIAL)
+    if not name or "/" in name or name in (".", ".."):
+        raise ConfigError(f"credential:{name}: is not the name of a credential of systemd")
+    return str(Path(environment.get("CREDENTIALS_DIRECTORY") or _CREDENTIALS) / name)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:
@@ -223,10 +264,17 @@ def _of(table: list[str | int]) -> str:
 
 _TABLES: Mapping[str, type[Struct]] = {
     "uplink": Uplink,
+    "link": Link,
     "spool": Spool,
     "batch": Batch,
     "ignition": Ignition,
     "gpio": Gpio,
+    "obd": Obd,
+    "obd_dtc": ObdDtc,
+    "uds": Uds,
+    "uds_dtc": UdsDtc,
+    "did": UdsDid,
+    "field": UdsField,
     "database": DatabaseOfBus,
     "codes": CodesOfSignals,
     "campaign": Campaign,
@@ -241,10 +289,10 @@ def _keys_at(kind: type[Struct], data: Any, table: list[str | int]) -> list[str]
     model = kind
     for step in table:
         data = data[step]
-        if step == "bus" or model in _BUSES.values():
+        if step in _TABLES:
+            model = _TABLES[str(step)]
+        elif step == "bus" or model in _BUSES.values():
             model = _BUSES.get(data.get("kind", ""), AnyBus) if isinstance(data, dict) else AnyBus
-        elif isinstance(step, str):
-            model = _TABLES.get(step, model)
         elif model is AnyBus:
             model = _BUSES.get(data.get("kind", ""), AnyBus)
     return ["kind"] * (model in _BUSES.values()) + [

@@ -5,7 +5,7 @@ import socket
 import struct
 from typing import Final, Self
 
-from agent.bus.canraw import MessageSocket, prepare_for_reading
+from agent.bus.canraw import Clocks, MessageSocket, measure_clocks, prepare_for_reading
 from agent.bus.ring import HEADER_BYTES, Messages, Read
 
 SOL_SOCKET: Final = 1
@@ -94,7 +94,12 @@ class Wire:
     """
 
     def __init__(
-        self, *, buffer_bytes: int = 4 << 20, slots: int = 16_384, hardware_stamps: bool = False
+        self,
+        *,
+        buffer_bytes: int = 4 << 20,
+        slots: int = 16_384,
+        hardware_stamps: bool = False,
+        clocks: Clocks = measure_clocks,
     ) -> None:
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         receiver.bind(("127.0.0.1", 0))
@@ -106,6 +111,7 @@ class Wire:
             index=7,
             control_bytes=96 if hardware_stamps else 64,
             slots=slots,
+            clocks=clocks,
         )
 
     def send(self, *frames: bytes) -> None:

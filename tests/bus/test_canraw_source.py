@@ -1,22 +1,22 @@
 """The source of a CAN interface, on interfaces that come and go and sockets of another family."""
 
-import dataclasses
 import itertools
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
 
 from agent.blocks import ERROR, MAX_BLOCK_FRAMES, FrameBlock, SignalTable
-from agent.bus.canraw import Filters, MessageSocket
+from agent.bus.canraw import Filters, MessageSocket, measure_clocks
 from agent.bus.early import EarlyReader
+from agent.bus.errorframes import schemas
 from agent.bus.linkmessage import LinkEvent, LinkInfo
 from agent.bus.socketcan import SocketCanSource, Watch
-from agent.clock import BootNs, SystemClock, WallNs
+from agent.clock import SystemClock, WallNs
 from agent.errors import BusError
 from tests.bus.messages import Wire, classic
 
@@ -113,9 +113,11 @@ class FakeLinks:
 class Bus:
     """A source that runs, the wires that it is plugged into one after another, what it delivers."""
 
-    def __init__(self, links: FakeLinks | None = None, **options: object) -> None:
+    def __init__(
+        self, links: FakeLinks | None = None, *, wire: Wire | None = None, **options: Any
+    ) -> None:
         self.links = links or FakeLinks(interface())
-        self.wires = [Wire()]
+        self.wires = [wire or Wire()]
         self.refusals: list[str] = []
         self.delivered: list[FrameBlock | SignalTable] = []
         self._opened = 0
@@ -123,7 +125,7 @@ class Bus:
         self.source = SocketCanSource(
             "powertrain",
             "can0",
-            **{"block_ms": 20, **options},  # type: ignore[arg-type]
+            **{"block_ms": 20, **options},
             links=self.links,
             open_socket=self.open,
         )
@@ -197,7 +199,7 @@ def made() -> Iterator[list[Bus]]:
 
 @pytest.fixture
 def plug(made: list[Bus]) -> Callable[..., Bus]:
-    def make(links: FakeLinks | None = None, **options: object) -> Bus:
+    def make(links: FakeLinks | None = None, **options: Any) -> Bus:
         made.append(Bus(links, **options))
         return made[-1]
 
@@ -256,8 +258,7 @@ def _taken(bus: Bus) -> int:
 
 def test_what_the_kernel_dropped_is_counted_once_and_exactly(plug: Plug) -> None:
     links = FakeLinks(interface(up=False))
-    bus = plug(links)
-    bus.wires = [Wire(buffer_bytes=10_000)]
+    bus = plug(links, wire=Wire(buffer_bytes=10_000))
     bus.wires[0].send(*(classic(n) for n in range(500)))  # before anybody reads
     bus.start()
     bus.until(lambda: bus.source.counts["dropped"] > 0)
@@ -279,31 +280,28 @@ def test_messages_that_are_no_frames_cost_themselves_and_are_counted(plug: Plug)
     assert bus.source.counts["bad_lines"] == 2
 
 
-def test_a_clock_that_is_set_while_frames_wait_moves_none(plug: Plug) -> None:
-    clock = SteppedClock()
-    wire = Wire()
-    bus = plug(clock=clock)
-    bus.wires = [wire]
-    bus.start()
-    bus.until_state("reading")
-
-    wire.send(*(classic(n) for n in range(100)))
-    bus.until(lambda: len(bus.frames()) == 100)
-    bus.stop()
-
-    times = np.concatenate([block.time for block in bus.blocks()])
-    assert (np.diff(times) >= 0).all()
-    assert int(times[0]) > 0
-
-
-class SteppedClock(SystemClock):
+class OtherClock(SystemClock):
     """Shows a wall time that the kernel's stamps have nothing to do with."""
 
     def wall(self) -> WallNs:
         return WallNs(super().wall() - 50 * 365 * 24 * 3600 * 10**9)
 
-    def boot(self) -> BootNs:
-        return super().boot()
+
+def test_stamps_that_fit_no_clock_are_put_between_two_reads_and_counted(plug: Plug) -> None:
+    clock = OtherClock()
+    wire = Wire(clocks=lambda: measure_clocks(clock.boot, clock.wall))
+    bus = plug(wire=wire, clock=clock).start()
+    bus.until_state("reading")
+    begin = clock.boot()
+
+    bus.wires[0].send(*(classic(n) for n in range(100)))
+    bus.until(lambda: len(bus.frames()) == 100)
+    bus.stop()
+
+    times = np.concatenate([block.time for block in bus.blocks()])
+    assert (np.diff(times) >= 0).all()
+    assert begin - 10**9 <= times[0] <= times[-1] <= clock.boot()
+    assert bus.source.counts["clamped"] == 100
 
 
 class TestInterfaces:
@@ -540,9 +538,8 @@ def test_frames_that_came_before_the_source_come_first(plug: Plug) -> None:
     moment = threading.Event()
     while wire.reader.waiting != 200 % 64 and not moment.wait(0.005):
         pass
-    bus = plug(early=early.hand_over(wire.reader))
+    bus = plug(wire=wire, early=early.hand_over(wire.reader))
     early.stop()
-    bus.wires.append(wire)
 
     bus.start()
     bus.until_state("reading")
@@ -558,23 +555,20 @@ def test_an_early_socket_of_an_interface_that_has_gone_is_emptied_and_closed(plu
     wire = Wire()
     wire.send(classic(1))
     early = EarlyReader([wire.reader])
-    bus = plug(FakeLinks(), early=early.hand_over(wire.reader))
-    bus.start()
+    bus = plug(FakeLinks(), wire=wire, early=early.hand_over(wire.reader)).start()
 
     bus.until_state("waiting: there is no interface can0")
 
     assert bus.frames() == [1]
     assert wire.reader.fileno() == -1
-    wire.close()
 
 
-def test_the_schemas_of_what_is_delivered_are_those_of_the_catalogue(plug: Plug) -> None:
-    from agent.bus.errorframes import schemas  # noqa: PLC0415
-
+def test_the_tables_are_those_of_the_catalogue(plug: Plug) -> None:
     bus = plug().start()
-    bus.until(lambda: bool(bus.column("State")))
+    bus.until_state("reading")
+    bus.wires[0].send(classic(0x40 | ERROR, bytes(8)))
+    bus.until(lambda: bool(bus.tables("BusError")))
     bus.stop()
 
-    (state, _) = schemas("powertrain")
-    assert {table.schema for table in bus.tables("BusState")} == {state}
-    assert dataclasses.is_dataclass(state)
+    known = set(schemas("powertrain"))
+    assert {each.schema for each in bus.delivered if isinstance(each, SignalTable)} == known

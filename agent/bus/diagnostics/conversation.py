@@ -10,8 +10,9 @@ here hold:
 - after 30 s it is over, whatever an ECU still promises.
 
 A message has at most 4095 bytes; a longer one is refused with the flow control for that. Flow
-control goes only to an ECU that is asked at the moment. Whatever else comes, broken frames, wrong
-sequence numbers, answers to other questions, is counted and costs itself.
+control goes only to an ECU that is asked at the moment, once a message and eight times a request.
+Whatever else comes, broken frames, wrong sequence numbers, answers to other questions, is counted
+and costs itself.
 """
 
 import logging
@@ -30,6 +31,7 @@ NEXT_FRAME_NS: Final = SECOND
 PENDING_NS: Final = 5 * SECOND
 LIMIT_NS: Final = 30 * SECOND
 _FAR_MS: Final = 600_000
+_FLOW_MAX: Final = 8
 
 Frame = tuple[int, bytes]
 """Id, with the flag of 29-bit ids, and data."""
@@ -154,6 +156,7 @@ class Conversation:
         self._layers: dict[int, Layer] = {}
         self._began: dict[int, BootNs] = {}
         self._until: dict[int, BootNs] = {}
+        self._flow: Counter[int] = Counter()
         self._done: dict[int, Answer] = {}
         send_id = ask.address.send_id
         # A functional request is nobody's: the id of its answers does not matter to what is sent.
@@ -179,7 +182,7 @@ class Conversation:
     def frame(self, ecu: int, data: bytes, time: BootNs, now: BootNs) -> None:
         """A frame with an id from which ECUs answer; `out` may have grown after it."""
         flow_id = self._ask.address.flow_id(ecu)
-        if flow_id is None or ecu in self._done:
+        if flow_id is None or ecu in self._done or self._flow[ecu] >= _FLOW_MAX:
             self._totals["unexpected"] += 1
             return
         if ecu not in self._layers:
@@ -191,6 +194,7 @@ class Conversation:
         messages, frames = layer.feed(data)
         self._totals["bad"] += layer.bad - bad
         self.out += frames
+        self._flow[ecu] += len(frames)
         if not began_before:
             self._began[ecu] = time
         if layer.receiving:

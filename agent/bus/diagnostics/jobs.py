@@ -165,10 +165,9 @@ class SingleJob(Job):
             if answers:
                 self._session.used(now)
             if self._opening:
-                if self._session.take(answers, now, self.report):
-                    self.due = now  # and now what it was opened for
-                else:
+                if not self._session.take(answers, now, self.report):
                     self._fail(now)
+                # Else it is still due, and comes next: what the session was opened for.
                 return []
         found = []
         good = [answer for answer in answers if answer.refusal is None]
@@ -270,8 +269,11 @@ class TesterPresentJob(Job):
             self.due = BootNs(now + self._interval)  # whoever needs it opens it
             return None
         quiet_since = self._session.until - _SESSION_KEPT_NS
-        if self._session.until == 0 or now < quiet_since + self._interval:
-            self.due = BootNs(max(now, quiet_since) + self._interval)
+        if self._session.until == 0:
+            self.due = BootNs(now + self._interval)
+            return None
+        if now < quiet_since + self._interval:
+            self.due = BootNs(quiet_since + self._interval)
             return None
         return self._ask
 

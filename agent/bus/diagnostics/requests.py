@@ -49,7 +49,7 @@ class Address:
             return self.send_id if answer in self.only else None
         if self.request == FUNCTIONAL:
             return answer - 8 if answer - 8 in _PHYSICAL else None
-        if answer & ~0xFF == frame_id(0x18DAF100):
+        if answer & ~0xFF == frame_id(0x18DAF100) and answer & 0xFF != _TESTER:
             return frame_id(0x18DA0000 | (answer & 0xFF) << 8 | _TESTER)
         return None
 
@@ -76,7 +76,7 @@ def obd_address(number: int) -> Address:
         return Address(number)
     if number in _PHYSICAL:
         return Address(number, number + 8)
-    if number <= ID_BITS and number & 0x1FFF_00FF == 0x18DA00F1:
+    if number <= ID_BITS and number & 0x1FFF_00FF == 0x18DA00F1 and number != 0x18DAF1F1:
         return Address(number, 0x18DAF100 | number >> 8 & 0xFF)
     raise ConfigError(
         f"0x{number:X} is no address for OBD requests: 0x7DF or 0x18DB33F1 ask all ECUs, "
@@ -179,6 +179,10 @@ def _check_ids(request: int, response: int) -> None:
     for number in (request, response):
         if not 0 <= number <= ID_BITS:
             raise ConfigError(f"0x{number:X} is no CAN id")
+    if (request > 0x7FF) != (response > 0x7FF):
+        raise ConfigError(
+            f"0x{request:X} and 0x{response:X}: request and response have ids of one length"
+        )
     if request == response:
         raise ConfigError(f"request and response cannot both have the id 0x{request:X}")
 

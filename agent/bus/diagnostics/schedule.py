@@ -4,7 +4,9 @@
   the end of one and the next.
 - The job that has been due longest comes first. Points of its interval that were missed are left
   out, never made up for.
-- An ECU that has not answered twice running rests 2, 4, 8 ... 60 s, all its jobs with it.
+- An ECU that has not answered twice running rests 2, 4, 8 ... 60 s, all its jobs with it. A request
+  that it has never answered says nothing of an ECU that answers others: what is not supported may
+  be passed over in silence. Such a request rests by itself.
 - Nothing is asked before the vehicle is known to be awake, and nothing when it sleeps. A waking
   begins anew: rests end, and what ECUs have is asked again.
 
@@ -52,6 +54,7 @@ class Schedule:
         self._pause_ns = pause_ns
         self._jobs = list(_jobs(requests, self.report))
         self._ecus = {job.address: Patience() for job in self._jobs}
+        self._answered: set[Job] = set()
         self._free_at = BootNs(0)
         self._awake = False
         self._current: Job | None = None
@@ -75,6 +78,7 @@ class Schedule:
                 job.wake(now)
             for ecu in self._ecus.values():
                 ecu.well()
+            self._answered.clear()
         if now < self._free_at:
             return self._free_at
         # A job that has nothing to ask moves on; each gets one chance to.
@@ -103,22 +107,30 @@ class Schedule:
         totals["negative"] += refused
         if not ask.silent:
             totals["timeouts"] += _missing(ask, answers)
-            self._judge(ask, now, answered=bool(answers))
+            self._judge(job, now, answered=bool(answers))
         return job.take(answers, now)
 
-    def _judge(self, ask: Ask, now: BootNs, *, answered: bool) -> None:
-        ecu = self._ecus[ask.address]
+    def cut_short(self) -> None:
+        """The run ends while the last request is outstanding."""
+        self._current = None
+        self.report.totals["cut_short"] += 1
+
+    def _judge(self, job: Job, now: BootNs, *, answered: bool) -> None:
+        ecu = self._ecus[job.address]
         if answered:
+            self._answered.add(job)
             if ecu.failures >= _SAID_AFTER:
-                self.report.notes.append(f"{ask.address} answers again")
+                self.report.notes.append(f"{job.address} answers again")
             ecu.well()
+            return
+        if job not in self._answered and any(j.address == job.address for j in self._answered):
             return
         ecu.failed(now)
         if ecu.failures == 1:
             ecu.until = BootNs(0)  # one answer may be lost without the rest having to wait
         elif ecu.failures == _SAID_AFTER:
             self.report.notes.append(
-                f"{ask.address} does not answer; it is asked less and less often"
+                f"{job.address} does not answer; it is asked less and less often"
             )
 
 

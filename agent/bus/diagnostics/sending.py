@@ -131,17 +131,20 @@ class Poller:
         return True
 
     def _sees_traffic(self, now: BootNs) -> bool:
+        self._look(now)
+        return self._seen is not None and now - self._seen < self._quiet_ns
+
+    def _look(self, now: BootNs) -> None:
         """A look at the bus twice a second; what passed is then at most that old.
 
-        After a longer time without a look (a long answer, a suspend) nothing is known about when it
-        passed: that look does not count.
+        After a longer time without a look (a suspend) nothing is known about when it passed: that
+        look does not count.
         """
-        if self._seen is None or now - self._looked >= _LOOK_NS:
-            passed = self._link.traffic()
-            if passed and now - self._looked <= _FRESH_NS:
-                self._seen = now
-            self._looked = now
-        return self._seen is not None and now - self._seen < self._quiet_ns
+        if self._seen is not None and now - self._looked < _LOOK_NS:
+            return
+        if self._link.traffic() and now - self._looked <= _FRESH_NS:
+            self._seen = now
+        self._looked = now
 
     def _converse(self, ask: Ask, stop: threading.Event) -> list[SignalTable]:
         clock, totals = self._clock, self._schedule.report.totals
@@ -156,6 +159,7 @@ class Poller:
         try:
             self._send(conversation)
             while not stop.is_set() and (wait := conversation.over_at - clock.boot()) > 0:
+                self._look(clock.boot())
                 received = self._link.recv(min(_WAIT_S, wait / SECOND))
                 if received is not None:
                     ecu, data, time = received
@@ -164,6 +168,9 @@ class Poller:
         except BusError:
             self._schedule.finish(ask, conversation.answers, clock.boot())
             raise
+        if conversation.over_at > clock.boot():
+            self._schedule.cut_short()
+            return []
         return self._schedule.finish(ask, conversation.answers, clock.boot())
 
     def _send(self, conversation: Conversation) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.bus.diagnostics.requests import Request, address_of, check
 from agent.bus.source import Deliver
@@ -21,6 +21,7 @@ TOTALS: Final = (
     "answered",
     "negative",
     "timeouts",
+    "cut_short",
     "pending",
     "unsupported",
     "unexpected",
@@ -129,12 +130,19 @@ class DiagnosticsSource:
         """What became of the requests of this run; may be read from any thread.
 
         `requests` sent; `answered`, `negative`: answers; `timeouts`: answers that were expected and
-        did not come; `pending`: "response pending", which is no answer yet; `unsupported`: items
-        that are not asked for any more; `unexpected`: frames and messages that answer nothing;
-        `bad`: those that are broken.
+        did not come; `cut_short`: requests that were outstanding at the end; `pending`: "response
+        pending", which is no answer yet; `unsupported`: items that are not asked for any more;
+        `unexpected`: frames and messages that answer nothing; `bad`: those that are broken.
+
+        Of requests to one ECU: requests = answered + negative + timeouts + cut_short, but for
+        those that want no answer (tester present).
         """
         totals = self._schedule.report.totals
         return {name: totals[name] for name in TOTALS}
+
+    def status(self) -> dict[str, Any]:
+        """What the status tells of it."""
+        return {"diagnostics": dict(self.totals)}
 
     def run(self, deliver: Deliver, stop: threading.Event) -> None:
         """As `Source.run`; a table for each answer, as soon as it is there."""

@@ -167,8 +167,9 @@ class Bus:
         stop: threading.Event,
         nodes: Sequence[Node],
         seconds: float,
-        others: Callable[[float], bool] = lambda _: True,
-        broken: Callable[[float], bool] = lambda _: False,
+        *,
+        others: Callable[[float], bool],
+        broken: Callable[[float], bool],
     ) -> None:
         self.sent: list[tuple[float, int, bytes]] = []
         self.came: list[tuple[float, int, bytes]] = []
@@ -270,7 +271,7 @@ def poll(
         watch(at, source.state)
         return others(at)
 
-    bus = Bus(time, stop, nodes, seconds, look, broken)
+    bus = Bus(time, stop, nodes, seconds, others=look, broken=broken)
     prepare(bus)
     source = DiagnosticsSource(
         "body",

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.blocks import SignalTable
-from agent.bus.diagnostics import ObdDtcRequest, ObdRequest, schemas
+from agent.bus.diagnostics import ObdDtcRequest, ObdRequest, Request, schemas
 from agent.errors import ConfigError
 from tests.bus.diagnostics.ecus import START, Bus, Ecu, Run, fixed, obd, poll, wide
 
@@ -200,22 +200,21 @@ def test_a_broken_list_of_trouble_codes_is_counted_and_no_table() -> None:
 
 
 def test_what_an_ecu_has_is_asked_again_after_an_hour() -> None:
-    values = dict(ENGINE)
-    ecu = Ecu(lambda request: obd(values)(request))
+    bus: list[Bus] = []
 
-    def later(bus: Bus) -> None:
-        ecu.answer = lambda request: obd({**values, 0x0F: b"\x40"} if bus.seconds > 60 else values)(
-            request
-        )
+    def learns(request: bytes) -> list[bytes]:
+        later = {0x0F: b"\x40"} if bus[0].seconds > 60 else {}
+        return list(obd({**ENGINE, **later})(request))
 
-    run = poll([ObdRequest([0x0F, 0x0C], interval_s=10)], [ecu], 3700, prepare=later)
+    request = ObdRequest([0x0F, 0x0C], interval_s=10)
+    run = poll([request], [Ecu(learns)], 3700, prepare=bus.append)
 
     first = next(t for t in run.tables if "IntakeAirTemperature" in t.names)
     assert 3600 < (int(first.time[0]) - START) / 1e9 < 3620
 
 
 def test_the_schemas_cover_every_table() -> None:
-    requests = [ObdRequest(sorted(ENGINE)), ObdDtcRequest((3, 7, 10))]
+    requests: list[Request] = [ObdRequest(sorted(ENGINE)), ObdDtcRequest((3, 7, 10))]
     ecu_values = obd(ENGINE)
     codes = fixed({b"\x03": b"\x43\1\3\1", b"\x07": b"\x47\1\3\1", b"\x0a": b"\x4a\1\3\1"})
     ecu = Ecu(lambda r: [*ecu_values(r), *codes(r)])
@@ -237,6 +236,7 @@ def test_the_schemas_cover_every_table() -> None:
         (lambda: ObdRequest([]), "names no parameters"),
         (lambda: ObdRequest([0x0C], address=0x700), "0x700 is no address"),
         (lambda: ObdRequest([0x0C], address=0x98DA10F1), "is no address"),
+        (lambda: ObdRequest([0x0C], address=0x18DAF1F1), "is no address"),
         (lambda: ObdRequest([0x0C], interval_s=0.01), "interval of 0.01 s"),
         (lambda: ObdRequest([0x0C], together=7), "1 to 6"),
         (lambda: ObdDtcRequest((4,)), r"3, 7 and 10, not \[4\]"),

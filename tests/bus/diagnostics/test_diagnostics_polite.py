@@ -236,6 +236,14 @@ def test_an_ecu_that_does_not_answer_is_asked_less_and_less_often(
     assert sum("0x7E4 does not answer" in m for m in said) == 1
 
 
+def test_services_that_are_passed_over_in_silence_do_not_hold_up_the_others() -> None:
+    run = poll([OBD, ObdDtcRequest((3, 7, 10), interval_s=1)], [Ecu(obd(ENGINE))], 100)
+
+    assert len(run.values("EngineSpeed")) >= 90
+    silent = [p for _, _, p in run.bus.requests if p == b"\x0a"]
+    assert 3 <= len(silent) <= 9
+
+
 def test_an_ecu_that_answers_again_is_polled_as_before() -> None:
     ecu = Ecu(obd(ENGINE))
     answer = ecu.answer
@@ -263,6 +271,15 @@ def test_every_request_is_accounted_for() -> None:
     assert totals["requests"] == len(run.bus.requests)
     assert totals["requests"] == totals["answered"] + totals["negative"] + totals["timeouts"]
     assert all(totals[name] for name in ("answered", "negative", "timeouts"))
+
+
+def test_a_request_that_is_outstanding_at_the_end_is_no_timeout() -> None:
+    slow = Ecu(obd(ENGINE), delay_ms=450)
+
+    run = poll([ObdRequest([0x0C], address=0x7E0)], [slow], 0.3)
+
+    totals = run.source.totals
+    assert (totals["requests"], totals["cut_short"], totals["timeouts"]) == (1, 1, 0)
 
 
 def test_an_interface_that_goes_away_is_waited_for() -> None:

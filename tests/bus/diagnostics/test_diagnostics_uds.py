@@ -2,12 +2,13 @@
 
 import itertools
 import logging
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from agent.bus.diagnostics import Did, Field, UdsDtcRequest, UdsRequest
 from agent.errors import ConfigError
-from tests.bus.diagnostics.ecus import Ecu, Run, fixed, poll, wide
+from tests.bus.diagnostics.ecus import Bus, Ecu, Run, fixed, poll, wide
 
 VIN = Did(0xF190, [Field("Vin", bits=17 * 8, kind="ascii")])
 SOC = Did(
@@ -24,12 +25,16 @@ ANSWERS = {
 }
 
 
-def read(*dids: Did, interval_s: float = 1, session: int = 0, **more: bool) -> UdsRequest:
-    return UdsRequest(0x7E4, 0x7EC, dids, interval_s, session, **more)
+def read(
+    *dids: Did, interval_s: float = 1, session: int = 0, tester_present: bool = False
+) -> UdsRequest:
+    return UdsRequest(
+        0x7E4, 0x7EC, dids, interval_s, session=session, tester_present=tester_present
+    )
 
 
-def ecu(answers: dict[bytes, bytes | list[bytes]], **options: float) -> Ecu:
-    return Ecu(fixed(answers), 0x7E4, 0x7EC, also=(), **options)  # type: ignore[arg-type]
+def ecu(answers: Mapping[bytes, bytes | Sequence[bytes]], *, delay_ms: float = 10) -> Ecu:
+    return Ecu(fixed(answers), 0x7E4, 0x7EC, also=(), delay_ms=delay_ms)
 
 
 def asked(run: Run) -> list[bytes]:
@@ -41,7 +46,7 @@ def times(run: Run, payload: bytes) -> list[float]:
 
 
 def test_identifiers_become_signals() -> None:
-    run = poll([read(VIN, SOC)], [ecu({**ANSWERS})], 2.5)
+    run = poll([read(VIN, SOC)], [ecu(ANSWERS)], 2.5)
 
     vin = run.of("Uds")[0]
     assert bytes(vin.raw["Vin"][0]) == b"WVWZZZ1KZAW000001"
@@ -57,7 +62,7 @@ def test_identifiers_become_signals() -> None:
 def test_a_shorter_answer_gives_the_signals_that_it_covers() -> None:
     answers = {b"\x22\x48\x01": bytes.fromhex("62 4801 1F40 FF38")}
 
-    run = poll([read(SOC)], [ecu({**answers})], 1)
+    run = poll([read(SOC)], [ecu(answers)], 1)
 
     assert run.tables[0].names == ("StateOfCharge", "PackCurrent")
 
@@ -85,7 +90,7 @@ def test_trouble_codes_with_their_states() -> None:
     }
     request = UdsDtcRequest(0x7E4, 0x7EC, status_mask=0x0C)
 
-    run = poll([request], [ecu({**answers})], 1)
+    run = poll([request], [ecu(answers)], 1)
 
     (table,) = run.of("Dtc")
     assert [bytes(c) for c in table.raw["Code"]] == [b"P0301-1A", b"U0100-00"]
@@ -108,7 +113,7 @@ def test_many_trouble_codes_in_the_longest_message() -> None:
     answers = {b"\x19\x02\x09": b"\x59\x02\x7f" + codes}
     assert len(answers[b"\x19\x02\x09"]) == 4091
 
-    run = poll([UdsDtcRequest(0x7E4, 0x7EC)], [ecu({**answers})], 5)
+    run = poll([UdsDtcRequest(0x7E4, 0x7EC)], [ecu(answers)], 5)
 
     assert run.values("Count") == [1022]
     assert bytes(run.of("Dtc")[0].raw["Code"][-1]) == b"P03FE-11"
@@ -180,7 +185,7 @@ def test_an_answer_that_is_pending_is_waited_for() -> None:
 
 
 def test_an_answer_that_is_pending_for_ever_is_given_up() -> None:
-    forever = ecu({b"\x22\x48\x01": [b"\x7f\x22\x78"] * 100, **{b"\x22\xf1\x90": b""}})
+    forever = ecu({b"\x22\x48\x01": [b"\x7f\x22\x78"] * 100})
 
     run = poll([read(SOC, interval_s=1)], [forever], 40)
 
@@ -201,10 +206,8 @@ def test_what_is_not_supported_is_dropped_and_said_once(
     assert len(run.values("StateOfCharge")) > 30
     assert run.source.totals["unsupported"] == 1
     said = [r.message for r in caplog.records if "0xF190" in r.message]
-    assert said == [
-        "bus body: identifier 0xF190 at 0x7E4 is not supported "
-        f"(response code 0x{code:02X}) and is not asked for again"
-    ]
+    assert len(said) == 1
+    assert f"is not supported (response code 0x{code:02X})" in said[0]
 
 
 def test_a_busy_ecu_is_asked_again_a_little_later_and_not_for_ever() -> None:
@@ -243,13 +246,13 @@ def test_the_libraries_do_not_write_into_the_log(caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.DEBUG)
     node = ecu({b"\x22\xf1\x90": ANSWERS[b"\x22\xf1\x90"]})
 
-    poll(
-        [read(VIN, SOC)],
-        [node],
-        5,
-        prepare=lambda bus: [bus.put(n * 7_000_000, 0x7EC, b"\x21junk") for n in range(500)],  # type: ignore[func-returns-value]
-    )
+    def prepare(bus: Bus) -> None:
+        for number in range(500):
+            bus.put(number * 7_000_000, 0x7EC, b"\x21junk")
 
+    run = poll([read(VIN, SOC)], [node], 5, prepare=prepare)
+
+    assert run.source.counts["bad_lines"] > 0
     assert {r.name for r in caplog.records} <= {"edge_agent"}
 
 
@@ -263,6 +266,7 @@ def test_the_libraries_do_not_write_into_the_log(caplog: pytest.LogCaptureFixtur
         (lambda: UdsRequest(0x7E4, 0x7EC, []), "needs identifiers"),
         (lambda: UdsRequest(0x7E4, 0x7EC, [SOC, SOC]), "each once"),
         (lambda: UdsRequest(0x7E4, 1 << 29, [SOC]), "no CAN id"),
+        (lambda: UdsRequest(0x7E4, 0x18DAF110, [SOC]), "ids of one length"),
         (lambda: UdsRequest(0x7E4, 0x7EC, [SOC], session=2), "session 2"),
         (lambda: UdsRequest(0x7E4, 0x7EC, [SOC], tester_present=True), "none is set"),
         (lambda: UdsDtcRequest(0x7E4, 0x7EC, status_mask=0), "no mask"),
