@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from agent.blocks import (
     UInt32,
     UInt64,
 )
-from agent.signals.bulk import Group, keep_freed_memory
+from agent.signals.bulk import Family, Group, keep_freed_memory
 from agent.signals.compiled import MessagePlan
 from agent.signals.database import Database, SignalPath
 from agent.signals.expand import ListPlan
@@ -36,12 +36,18 @@ _MAX_GROUPS = 64
 _SMALL_CLASS = 4
 """Messages of up to 2**4 - 1 rows are decoded together, others with those of half to all their
 rows."""
+_PADDING = 2048
+"""Classes are decoded together all the same where about this many rows, empty ones that shorter
+messages get, cost less than the calls for one more group."""
+_FAMILY, _MEMBER = 12_288, 1024
+"""Messages of one layout are decoded as one where they have so many rows, a message more counting
+for some: the calls for each of its signals then cost less than the steps of a group."""
 _NOT_LOOKED_AT, _NEVER = -1, 1 << 20  # in place of a length
 _FULL = 8  # bytes of a classic frame, as nearly all have
 _NO_PRIORITY = 0x03FF_FFFF  # SAE J1939-21: the upper three bits of 29
 
 
-_Group = tuple[Group, list[TableSchema]]
+_Group = tuple[Family | Group, list[TableSchema]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -102,15 +108,28 @@ class _Index:
         """int32[messages]: how long frames must be to be decoded in bulk."""
         self.wanted = np.zeros(len(messages), bool)
         """bool[messages]: whether any signal of it is wanted."""
+        self.layout = np.zeros(len(messages), np.intp)
+        """intp[messages]: equal for those that can be decoded as one, if in bulk."""
+        self._layouts: dict[tuple[Any, ...], int] = {}
         self._ids, self._numbers = _sorted(extended)
         self._pgns, self._pgn_numbers = _sorted(groups)
         self._senders, self._sender_numbers = _sorted(senders)
 
+    def met(self, number: int, plan: MessagePlan) -> None:
+        """Note how a message is decoded in bulk, or that it is not."""
+        if not plan.message.j1939 and (plan.wants_nothing or plan.layout):
+            self.bulk_length[number] = plan.bulk_length
+        else:
+            self.bulk_length[number] = _NEVER
+        self.wanted[number] = not plan.wants_nothing
+        if plan.layout:
+            self.layout[number] = self._layouts.setdefault(plan.layout.key, len(self._layouts))
+
     def look_up(self, ids: UInt32) -> NDArray[np.int16]:
         """int16[n]: the number of each frame's message."""
         if not len(ids) or int(ids.max()) < len(self._standard):
-            return self._standard.take(ids)
-        low: NDArray[np.int16] = self._standard.take(ids & np.uint32(0x7FF))
+            return self._standard.take(ids, mode="clip")  # all are in it: saves a look at each
+        low: NDArray[np.int16] = self._standard.take(ids & np.uint32(0x7FF), mode="clip")
         is_extended = (ids & np.uint32(EXTENDED)) != 0
         if not is_extended.any():
             return low
@@ -160,7 +179,7 @@ class Decoder:
         self._wanted = None if signals is None else database.select(signals)
         self._indices: dict[str, _Index] = {}
         self._plans: dict[tuple[str, int, int], MessagePlan] = {}
-        self._groups: dict[tuple[str, str, bytes], _Group] = {}
+        self._groups: dict[tuple[type, str, str, bytes], _Group] = {}
         self._lists: dict[tuple[str, int], ListPlan | None] = {}
         self.counts = Counts()
         """Of all blocks so far."""
@@ -213,39 +232,34 @@ class Decoder:
         """The tables of messages of fixed layout, and the places of all others."""
         block = frames.block
         present = frames.present
-        needed = index.bulk_length[present]
-        for place in np.flatnonzero(needed == _NOT_LOOKED_AT).tolist():
-            number = int(present[place])
-            needed[place] = index.bulk_length[number] = self._bulk_length(block.bus, number)
-            index.wanted[number] = not self._plan(block.bus, number, 8).wants_nothing
-        chosen = frames.shortest >= needed
+        for number in present[index.bulk_length[present] == _NOT_LOOKED_AT].tolist():
+            index.met(number, self._plan(block.bus, number, 8))
+        chosen = frames.shortest >= index.bulk_length[present]
         counts.decoded += int(frames.counts[chosen].sum())
-        wanted = chosen & index.wanted[present]
-        size_class = np.maximum(np.frexp(frames.counts)[1], _SMALL_CLASS)
+        places = np.flatnonzero(chosen & index.wanted[present])
         tables: list[SignalTable] = []
-        for size in np.unique(size_class[wanted]).tolist():
-            places = np.flatnonzero(wanted & (size_class == size))
-            group, schemas = self._group(block, present[places])
-            begins, lengths = frames.begins[places], frames.counts[places]
-            for schema, begin, rows in zip(
-                schemas,
-                begins.tolist(),
-                group.take(frames.both_words if group.swaps else frames.words, begins, lengths),
-                strict=True,
-            ):
-                time = frames.time[begin : begin + rows.n]
-                tables.append(SignalTable(schema, time, rows.values(), (), "", rows))
+        if not len(places):
+            return tables, np.flatnonzero(~chosen)
+        time = frames.time
+        for kind, part in _together(places, index.layout[present[places]], frames.counts[places]):
+            group, schemas = self._group(kind, block, present[part])
+            begins, lengths = frames.begins[part], frames.counts[part]
+            tables += [
+                SignalTable(schema, time[a:b], rows.values(), (), "", rows)
+                for schema, a, b, rows in zip(
+                    schemas,
+                    begins.tolist(),
+                    (begins + lengths).tolist(),
+                    group.take(frames.words, begins, lengths),
+                    strict=True,
+                )
+            ]
         return tables, np.flatnonzero(~chosen)
 
-    def _bulk_length(self, bus: str, number: int) -> int:
-        """How long the frames of a message must be to be decoded in bulk."""
-        plan = self._plan(bus, number, 8)
-        if plan.message.j1939 or not (plan.wants_nothing or plan.layout):
-            return _NEVER
-        return plan.bulk_length
-
-    def _group(self, block: FrameBlock, members: NDArray[np.int16]) -> _Group:
-        key = (block.bus, block.clock, members.tobytes())
+    def _group(
+        self, kind: type[Family | Group], block: FrameBlock, members: NDArray[np.int16]
+    ) -> _Group:
+        key = (kind, block.bus, block.clock, members.tobytes())
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= _MAX_GROUPS:
@@ -253,7 +267,7 @@ class Decoder:
             plans = [self._plan(block.bus, number, 8) for number in members.tolist()]
             layouts = [plan.layout for plan in plans if plan.layout is not None]
             schemas = [plan.schema(block.bus, block.clock) for plan in plans]
-            group = self._groups[key] = (Group(layouts), schemas)
+            group = self._groups[key] = (kind(layouts), schemas)
         return group
 
     def knows(self, block: FrameBlock) -> NDArray[np.bool_]:
@@ -340,11 +354,11 @@ class _Sorted:
         shifted = numbers + np.int16(-_LEAST)
         small = len(index.wanted) - _LEAST <= 256
         self._order = np.argsort(shifted.astype(np.uint8) if small else shifted, kind="stable")
-        sizes = np.bincount(shifted) if len(block) else np.zeros(0, np.intp)
+        sizes = np.bincount(shifted, minlength=-_LEAST)
         places = np.flatnonzero(sizes)
         begins = (np.cumsum(sizes) - sizes)[places]
-        counts.unknown += int(sizes[_UNKNOWN - _LEAST : _UNKNOWN - _LEAST + 1].sum())
-        counts.transport += int(sizes[_TRANSPORT - _LEAST : _TRANSPORT - _LEAST + 1].sum())
+        counts.unknown += int(sizes[_UNKNOWN - _LEAST])
+        counts.transport += int(sizes[_TRANSPORT - _LEAST])
         known = places >= -_LEAST
         self.present = (places[known] + _LEAST).astype(np.int16)
         """int16[messages]: numbers of the messages that occur."""
@@ -376,10 +390,28 @@ class _Sorted:
         words: UInt64 = np.ascontiguousarray(self.block.data).view("<u8")[:, 0][self._order]
         return words
 
-    @functools.cached_property
-    def both_words(self) -> UInt64:
-        """uint64[2 n]: `words`, then the same big-endian."""
-        return np.concatenate([self.words, self.words.byteswap()])
+
+def _together(
+    places: NDArray[np.intp], layouts: NDArray[np.intp], counts: Int64
+) -> Iterator[tuple[type[Family | Group], NDArray[np.intp]]]:
+    """What is decoded as one, of messages with these layouts and so many rows."""
+    if int(counts.sum()) + _MEMBER * len(places) >= _FAMILY:
+        rows = np.bincount(layouts, counts + _MEMBER)
+        for layout in np.flatnonzero(rows >= _FAMILY).tolist():
+            yield Family, places[layouts == layout]
+        others = rows[layouts] < _FAMILY
+        places, counts = places[others], counts[others]
+        if not len(places):
+            return
+    size = np.maximum(np.frexp(counts)[1], _SMALL_CLASS)
+    classes = np.bincount(size)
+    least = waiting = 0
+    present = np.flatnonzero(classes).tolist()
+    for this, longer in zip(present, [*present[1:], 62], strict=True):
+        waiting += int(classes[this])
+        if waiting * ((1 << longer) - (1 << this)) > _PADDING:
+            yield Group, places[(size > least) & (size <= this)]
+            least, waiting = this, 0
 
 
 def _by_source(rows: FrameBlock) -> Iterator[tuple[int, FrameBlock]]:

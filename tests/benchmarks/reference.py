@@ -7,6 +7,8 @@ flags that change now and then, slow temperatures, values that follow a drive, a
 """
 
 import dataclasses
+import itertools
+import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -36,6 +38,9 @@ _SIGNALS: Final = (
     ("current", 8, 0.5, -64, "A"),
     ("checksum", 6, 1, 0, ""),
 )
+_WIDEST: Final = 32
+_SIGNED: Final = 0.3
+_BIG_ENDIAN: Final = 0.25
 assert sum(bits for _, bits, *_ in _SIGNALS) == 64, "the signals fill a frame"
 assert sum(1000 // ms * n for ms, n in _PERIODS) == FRAMES_A_SECOND, "the periods fill a bus"
 
@@ -69,6 +74,29 @@ def dbc(sent: Sequence[Sent]) -> str:
         for name, bits, scale, offset, unit in _SIGNALS:
             place = f"{start}|{bits}@1+ ({scale},{offset}) [0|0]"
             lines.append(f' SG_ {name} : {place} "{unit}" ECU')
+            start += bits
+        lines.append("")
+    return "\n".join(lines)
+
+
+def varied_dbc(sent: Sequence[Sent]) -> str:
+    """The same messages with ten signals of random sizes, signs, scales and byte orders each."""
+    draw = random.Random(7)
+    lines = ['VERSION ""', "", "NS_ :", "", "BS_:", "", "BU_: ECU", ""]
+    for message in sent:
+        lines.append(f"BO_ {message.id} {message.name}: 8 ECU")
+        sizes = [64]
+        while max(sizes) > _WIDEST:
+            cuts = [0, *sorted(draw.sample(range(1, 64), len(_SIGNALS) - 1)), 64]
+            sizes = [b - a for a, b in itertools.pairwise(cuts)]
+        big_endian, start = draw.random() < _BIG_ENDIAN, 0
+        for number, bits in enumerate(sizes):
+            sign = "-" if bits > 4 and draw.random() < _SIGNED else "+"
+            scale = draw.choice([1, 1, 1, 0.1, 0.5, 0.01, 2, 0.25])
+            offset = draw.choice([0, 0, 0, -40, -100.5]) if scale != 1 else 0
+            byte, bit = divmod(start, 8)
+            place = f"{8 * byte + 7 - bit}|{bits}@0" if big_endian else f"{start}|{bits}@1"
+            lines.append(f' SG_ s{number} : {place}{sign} ({scale},{offset}) [0|0] "" ECU')
             start += bits
         lines.append("")
     return "\n".join(lines)
