@@ -11,10 +11,27 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
-from agent.commands import batch, check, cloud, dbc, decode, key, replay, run, simulate, status
+from agent.commands import (
+    batch,
+    check,
+    cloud,
+    dbc,
+    decode,
+    enrol,
+    key,
+    replay,
+    run,
+    simulate,
+    spool,
+    status,
+)
 from agent.errors import AgentError, ConfigError
 
-_COMMANDS = (run, check, status, key, decode, dbc, batch, cloud, simulate, replay)
+_COMMANDS = (
+    *(run, check, status, key, enrol),
+    *(decode, dbc, batch, spool),
+    *(cloud, simulate, replay),
+)
 
 
 def parser() -> argparse.ArgumentParser:

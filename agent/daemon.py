@@ -29,17 +29,19 @@ from agent.bus.factory import Surroundings, sources_of
 from agent.clock import SECOND, BootNs, Clock, SystemClock
 from agent.collect import Collector, Plan
 from agent.collect.collector import Destination
+from agent.errors import ConfigError
 from agent.ignition import Key
 from agent.intake import Intake, Item
 from agent.ledger import Ledger, differences
 from agent.observe.notify import notify, watchdog_interval_s
-from agent.observe.socket import StatusServer
+from agent.observe.socket import Command, StatusServer
 from agent.settings import Bus, Device
 from agent.signals import Decoder
 from agent.signals.filters import kernel_filters
 from agent.spool.folder import Positions
 from agent.spool.store import SpoolStore, StreamKey
 from agent.uplink.budget import RetryBudget
+from agent.uplink.meter import Meter
 from agent.uplink.sender import Sender, Senders
 
 log = logging.getLogger("edge_agent")
@@ -85,8 +87,10 @@ class Daemon:
             clock=self._clock,
             header={"plan": plan.name, "agent": __version__},
             sealed=self._wake,
+            shares={uplink.name: uplink.share for uplink in device.uplink},
         )
         budget = RetryBudget()
+        self._meter = Meter(device.link, Path(device.state_dir), self._clock)
         for uplink in device.uplink:
             self._by_uplink[uplink.name] = Sender(
                 uplink,
@@ -96,6 +100,7 @@ class Daemon:
                 self._clock,
                 budget=budget,
                 user_agent=f"vehicle-edge-agent/{__version__}",
+                meter=self._meter,
             )
         self._senders = Senders(list(self._by_uplink.values()))
         self._collector = Collector(plan, self.ledger)
@@ -212,7 +217,12 @@ class Daemon:
             )
         decoder = threading.Thread(target=self._decode, name="decode", daemon=True)
         tasks: list[asyncio.Task[Any]] = []
-        commands = {"status": self.status, "sleep": self._key.sleep, "wake": self._key.wake}
+        commands: dict[str, Command] = {
+            "status": self.status,
+            "sleep": self._key.sleep,
+            "wake": self._key.wake,
+            "resend": self._resend,
+        }
         try:
             async with StatusServer(Path(self._device.socket), commands):
                 decoder.start()
@@ -241,6 +251,14 @@ class Daemon:
             log.error("the ledger does not close: %s", sentence)
             self._failed.append(sentence)
         return 1 if self._failed else 0
+
+    async def _resend(self, uplink: str, first: str, last: str = "") -> dict[str, Any]:
+        """The command `resend`: kept batches from `first` to `last` go once more."""
+        if uplink not in self._by_uplink:
+            raise ConfigError(
+                f"no uplink is called {uplink}; there is {', '.join(self._by_uplink)}"
+            )
+        return {"batches": await asyncio.to_thread(self._store.resend, uplink, first, last)}
 
     async def _until(self, stop: asyncio.Event) -> None:
         while not stop.is_set() and not self._stop.is_set():
@@ -334,6 +352,7 @@ class Daemon:
             "boot_id": self._clock.boot_id,
             "buses": [intake.status(_kind(bus)) for bus, intake in self._intakes],
             "ignition": self._key.status(),
+            "link": self._meter.status(),
             "uplinks": [sender.state for sender in self._senders.all],
             "spool": self._store.status(),
             "ledger": counts,

@@ -8,11 +8,11 @@ time):
               read     = queued + decoded + transport + remote + error + unknown + undecodable
     campaign  offered  = kept + thinned + folded
     uplink    kept     = memory + spooled + lost_disk + lost_end
-              found + spooled = acknowledged + waiting + evicted + quarantined
+              found + spooled + resent = acknowledged + waiting + evicted + quarantined
 
 `queued` (read and not yet decoded), `memory` (kept and not yet durable) and `waiting` are levels;
-at the end of a run the first two are 0. `found` is what earlier runs left in the spool. All other
-names only grow.
+at the end of a run the first two are 0. `found` is what earlier runs left in the spool, `resent`
+what was acknowledged and waits again, because a receiver asked for it. All other names only grow.
 
 One call of `add` changes all its counters at once, so a snapshot taken at any moment closes too.
 """
@@ -34,7 +34,7 @@ _SUMS: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] 
     "campaign": ((("offered",), ("kept", "thinned", "folded")),),
     "uplink": (
         (("kept",), ("memory", "spooled", "lost_disk", "lost_end")),
-        (("found", "spooled"), ("acknowledged", "waiting", "evicted", "quarantined")),
+        (("found", "spooled", "resent"), ("acknowledged", "waiting", "evicted", "quarantined")),
     ),
 }
 

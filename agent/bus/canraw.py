@@ -68,30 +68,40 @@ _recvmmsg.argtypes = (
 _recvmmsg.restype = ctypes.c_int
 
 
-def measure_clocks(
-    boot: Callable[[], int] | None = None, wall: Callable[[], int] | None = None
-) -> tuple[int, int]:
-    """Both clocks as nearly at once as can be: (boot time now, boot time - wall time), in ns.
-
-    The wall clock is read between two readings of the boot clock and laid into their middle. Where
-    the process was interrupted meanwhile it is tried again, three times at most.
-    """
-    boot = boot or _boot
-    wall = wall or time.time_ns
-    tightest, offset = -1, 0
-    for _ in range(3):
-        before = boot()
-        label = wall()
-        now = boot()
-        if tightest < 0 or now - before < tightest:
-            tightest, offset = now - before, (before + now) // 2 - label
-        if tightest < 5_000:
-            break
-    return now, offset
-
-
 def _boot() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class ClockPair:
+    """Reads both clocks as nearly at once as can be.
+
+    The wall clock is read between two readings of the boot clock and laid into their middle. Where
+    that took much longer than usual, the process was interrupted: it is tried again, three times
+    at most, and the tightest counts.
+    """
+
+    def __init__(
+        self, boot: Callable[[], int] = _boot, wall: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._boot = boot
+        self._wall = wall
+        self._least = 0
+
+    def __call__(self) -> tuple[int, int]:
+        """Boot time now, and boot time - wall time, in ns."""
+        tightest = offset = -1
+        for _ in range(3):
+            before = self._boot()
+            label = self._wall()
+            now = self._boot()
+            took = now - before
+            if tightest < 0 or took < tightest:
+                tightest, offset = took, (before + now) // 2 - label
+            if tightest <= 4 * self._least:
+                break
+        if not self._least or tightest < self._least:
+            self._least = max(1, tightest)
+        return now, offset
 
 
 class MessageSocket:
@@ -114,12 +124,15 @@ class MessageSocket:
         index: int = 0,
         control_bytes: int = STAMP_CONTROL_BYTES,
         slots: int = SLOTS,
-        clocks: Clocks = measure_clocks,
+        clocks: Clocks | None = None,
     ) -> None:
         self._descriptor = descriptor
         self.index = index
-        self._clocks = clocks
-        self.opened = clocks()
+        self._clocks = clocks or ClockPair()
+        self.opened = self._clocks()
+        """Both clocks before anything could come."""
+        self.read_at = self.opened[0]
+        """Boot time of the last read."""
         self._ring = Ring(slots, control_bytes)
         self._reads: list[Read] = []
 
@@ -180,6 +193,7 @@ class MessageSocket:
 
     def _note(self, *, emptied: bool) -> None:
         now, offset = self._clocks()
+        self.read_at = now
         end = self._ring.count
         reads = self._reads
         begin = reads[-2].end if len(reads) > 1 else 0
@@ -276,7 +290,7 @@ class CanSocket(MessageSocket):
         error_frames: bool = True,
         hardware_stamps: bool = False,
         slots: int = SLOTS,
-        clocks: Clocks = measure_clocks,
+        clocks: Clocks | None = None,
     ) -> None:
         self.interface = interface
         if not interface:

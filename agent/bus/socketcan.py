@@ -2,7 +2,7 @@
 
     kernel buffer -> ring of 16,384 messages -> one block -> deliver
 
-The thread reads every 25 ms, or as much earlier as the kernel's buffer asks for: hundreds of
+The thread reads every 50 ms, or as much earlier as the kernel's buffer asks for: hundreds of
 frames come in one system call, and lie in the ring as they came. The kernel's stamps say when each
 came in, so reading late costs no accuracy. Only when a block closes (16,384 frames, or `block_ms`
 after its first frame was read) are they parsed, all at once.
@@ -34,9 +34,9 @@ from agent.bus.canframes import parse
 from agent.bus.canraw import (
     RECEIVE_BUFFER_BYTES,
     CanSocket,
+    ClockPair,
     Filters,
     MessageSocket,
-    measure_clocks,
     pack_filters,
 )
 from agent.bus.early import EarlyFrames
@@ -55,7 +55,8 @@ log = logging.getLogger("edge_agent")
 
 # A quiet bus wakes the thread this often; it bounds how late `stop` is seen.
 _IDLE_S: Final = 0.2
-_PAUSE_S: Final = 0.025
+_PAUSE_S: Final = 0.05
+_PAUSES_A_BLOCK: Final = 10
 _SHORTEST_PAUSE_S: Final = 0.001
 # No bus carries more: classic frames without data at 1 Mbit/s are 21,000, short FD frames 25,000.
 _MOST_FRAMES_A_SECOND: Final = 25_000
@@ -222,8 +223,8 @@ class SocketCanSource:
 
     def _turn(self, stop: threading.Event) -> None:
         opened = self._socket
-        if self._busy:
-            if (pause_s := self._pause_s()) >= _SHORTEST_PAUSE_S:
+        if self._busy and opened is not None:
+            if (pause_s := self._pause_s(opened)) >= _SHORTEST_PAUSE_S:
                 stop.wait(pause_s)
         elif opened is not None or self._watch is not None:
             self._await()
@@ -231,7 +232,8 @@ class SocketCanSource:
             stop.wait(_IDLE_S)
         if opened is not None and opened is self._socket:
             self._read(opened)
-        now = self._clock.boot()
+        # A clock costs a system call on some machines; the read has just asked it.
+        now = opened.read_at if opened is not None else self._clock.boot()
         if (
             (opened := self._socket) is not None
             and opened.waiting
@@ -263,24 +265,27 @@ class SocketCanSource:
                 before = opened.waiting
                 got += opened.receive()
                 if not before and opened.waiting:
-                    self._began = self._clock.boot()
+                    self._began = opened.read_at
                 if opened.emptied:
                     break
         except OSError as error:
             self._fail(error)
             return
-        now = self._clock.boot()
-        rate = got * SECOND / max(1, now - self._read_at)
+        rate = got * SECOND / max(1, opened.read_at - self._read_at)
         self._rate = max(rate, self._rate / 2)
-        self._read_at = now
+        self._read_at = opened.read_at
         self._busy = got > 0
         if got and self.state != "reading":
             self._look(alive=True)
 
-    def _pause_s(self) -> float:
-        """How long the kernel's buffer can be left alone: until it is a quarter full."""
+    def _pause_s(self, opened: MessageSocket) -> float:
+        """How long the kernel's buffer can be left alone: until a quarter full, or a block due."""
+        wait_s = min(_PAUSE_S, self._block_ns / (_PAUSES_A_BLOCK * SECOND))
+        if opened.waiting:
+            wait_s = min(wait_s, (self._began + self._block_ns - opened.read_at) / SECOND)
         quarter = self.buffer_bytes / (4 * _FRAME_IN_KERNEL_BYTES)
-        return min(_PAUSE_S, quarter / max(self._rate, _MOST_FRAMES_A_SECOND))
+        full_s = quarter / max(self._rate, _MOST_FRAMES_A_SECOND)
+        return min(max(wait_s, _SHORTEST_PAUSE_S), full_s)
 
     def _flush(self, opened: MessageSocket) -> None:
         """Close the block."""
@@ -415,14 +420,14 @@ class SocketCanSource:
             receive_buffer_bytes=self._receive_buffer_bytes,
             filters=filters,
             hardware_stamps=self._hardware_stamps,
-            clocks=lambda: measure_clocks(clock.boot, clock.wall),
+            clocks=ClockPair(clock.boot, clock.wall),
         )
 
     def _begin(self, opened: MessageSocket) -> None:
         self._stamps = KernelStamps(*opened.opened, last=self._stamps.last)
         self._health.drops.begin()
         self.buffer_bytes = opened.buffer_bytes
-        self._read_at = self._clock.boot()
+        self._read_at = opened.read_at
         self._register()
 
     def _adopt(self, early: EarlyFrames) -> None:

@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
+    import ssl
+
+    from aiohttp import web
+
+    from agent.bench.cloud.identity import Identity
+    from agent.bench.cloud.mqtt import BrokerIngest
     from agent.bench.cloud.store import Outcome, Store
 
 
@@ -17,7 +23,8 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = sub.add_parser(
         "cloud",
         help="the reference cloud: takes batches, keeps them, says what is missing",
-        description="Take batches over HTTP, keep them in a folder, and answer what is complete.",
+        description="Take batches over HTTP, and from a broker too if one is named, keep them in a "
+        "folder, and answer what is complete.",
     )
     parser.add_argument(
         "--listen",
@@ -33,6 +40,46 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="where batches are kept (default: %(default)s)",
     )
     parser.add_argument(
+        "--shared",
+        action="store_true",
+        help="let other clouds that are started so keep their batches in the same folder",
+    )
+    parser.add_argument(
+        "--mqtt",
+        metavar="URL",
+        help="take batches from a broker too: mqtt[s]://[user@]host[:port][/prefix]; clouds of one "
+        "group share them",
+    )
+    parser.add_argument(
+        "--mqtt-group",
+        default="cloud",
+        metavar="NAME",
+        help="who shares the batches of a broker (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mqtt-password-file", default="", metavar="FILE", help="the password for the broker"
+    )
+    parser.add_argument(
+        "--mqtt-ca-file", default="", metavar="FILE", help="certificates (PEM) to trust"
+    )
+    parser.add_argument(
+        "--tls",
+        type=Path,
+        metavar="DIR",
+        help="speak TLS, and take batches only from vehicles with a certificate by the authority "
+        "in this folder, which is made if there is none",
+    )
+    parser.add_argument(
+        "--tls-name",
+        metavar="HOST",
+        help="by which name or address vehicles call this cloud (default: that of --listen)",
+    )
+    parser.add_argument(
+        "--token",
+        metavar="VEHICLE",
+        help="with --tls: print a token with which this vehicle can enrol once, and leave",
+    )
+    parser.add_argument(
         "-v", "--verbose", action="store_true", help="a line for each batch, also into a pipe"
     )
     parser.set_defaults(run=run)
@@ -42,18 +89,68 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        ConfigError: the address cannot be listened on, or the folder cannot be used.
+        ConfigError: the address cannot be listened on, the folder cannot be used, or that of the
+            broker is none.
     """
     import asyncio
 
+    from agent.bench.cloud import create_app
     from agent.bench.cloud.store import Store
 
+    if args.token:
+        return _print_token(args)
     host, port = _address(args.listen)
-    store = Store(args.data.absolute())
+    identity, tls = _identity(args, host)
+    store = Store(args.data.absolute(), shared=args.shared)
     try:
-        return asyncio.run(_serve(store, host, port, told=args.verbose or sys.stdout.isatty()))
+        ingest = _ingest(args, store)
+        told = args.verbose or sys.stdout.isatty()
+        app = create_app(store, on_received=_tell if told else None, identity=identity)
+        return asyncio.run(_serve(app, store, (host, port), ingest, tls))
     finally:
         store.close()
+
+
+def _print_token(args: argparse.Namespace) -> int:
+    from agent.bench.cloud.enrol import Authority
+
+    if args.tls is None:
+        raise ConfigError("--token needs --tls: the folder of the authority")
+    print(Authority(args.tls.absolute()).token(args.token))
+    return 0
+
+
+def _identity(
+    args: argparse.Namespace, host: str
+) -> "tuple[Identity | None, ssl.SSLContext | None]":
+    from agent.bench.cloud.enrol import Authority
+    from agent.bench.cloud.identity import Identity
+
+    if args.tls is None:
+        return None, None
+    authority = Authority(args.tls.absolute())
+    return Identity(authority), authority.context(args.tls_name or host)
+
+
+def _ingest(args: argparse.Namespace, store: "Store") -> "BrokerIngest | None":
+    if args.mqtt is None:
+        return None
+    try:
+        from agent.bench.cloud.mqtt import BrokerIngest
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] not in ("aiomqtt", "paho"):
+            raise
+        raise ConfigError(
+            '--mqtt needs a package that is not installed: pip install "vehicle-edge-agent[mqtt]"'
+        ) from e
+    return BrokerIngest(
+        store,
+        args.mqtt,
+        args.mqtt_group,
+        password_file=args.mqtt_password_file,
+        ca_file=args.mqtt_ca_file,
+        told=_say,
+    )
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -63,19 +160,28 @@ def _address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
 
 
-async def _serve(store: "Store", host: str, port: int, *, told: bool) -> int:
+async def _serve(
+    app: "web.Application",
+    store: "Store",
+    address: tuple[str, int],
+    ingest: "BrokerIngest | None",
+    tls: "ssl.SSLContext | None",
+) -> int:
     import asyncio
 
-    from agent.bench.cloud import create_app, serve
+    from agent.bench.cloud import serve
+    from agent.bench.cloud.server import RECEIVED
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    app = create_app(store, on_received=_tell if told else None)
-    async with serve(app, host, port) as url:
+    async with serve(app, *address, tls) as url:
         _say(f"listening on {url}, batches go to {store.root}")
-        await stop.wait()
+        if ingest is None:
+            await stop.wait()
+        else:
+            await ingest.run(app[RECEIVED], stop)
     return 0
 
 

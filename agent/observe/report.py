@@ -1,5 +1,6 @@
 """A status as text for a person."""
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -100,13 +101,27 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield from ledger_lines(status["ledger"])
 
 
-def uplink_sentence(uplink: Mapping[str, Any], spool: Mapping[str, Any]) -> str:
-    """Why something waits, or that nothing does."""
+def uplink_sentence(
+    uplink: Mapping[str, Any], spool: Mapping[str, Any], now: dt.datetime | None = None
+) -> str:
+    """Why something waits, or that nothing does. `now` is the time of the status, local."""
     lanes = spool["lanes"].get(uplink["name"], {}).values()
     batches, waiting = sum(v["batches"] for v in lanes), sum(v["bytes"] for v in lanes)
     backlog = f"{batches:,} batches, {size(waiting)} wait" if batches else "nothing waits"
     sent = f"{uplink['sent_batches']:,} batches, {size(uplink['sent_bytes'])} sent"
-    why = f": {uplink['why']}" if batches and uplink["why"] else ""
+    why = f": {_why(uplink, now or dt.datetime.now().astimezone())}" if batches else ""
     until = uplink["until_s"]
     again = f" (next try in {duration(until)})" if until else ""
-    return f"{uplink['state']}; {backlog}{why}{again}; {sent}"
+    credential = f"; {uplink['credential']}" if uplink.get("credential") else ""
+    return f"{uplink['state']}; {backlog}{why if uplink['why'] else ''}{again}; {sent}{credential}"
+
+
+def _why(uplink: Mapping[str, Any], now: dt.datetime) -> str:
+    """The reason, with who said it and when where it is what somebody answered."""
+    why, ago = str(uplink["why"]), uplink.get("answered_s_ago")
+    if not why.startswith("answered ") or ago is None:
+        return why
+    then = now - dt.timedelta(seconds=ago)
+    when = f"{then:%H:%M}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M}"
+    said, mark, rest = why.partition("; ")
+    return f"{uplink['url']} {said} at {when}{mark}{rest}"

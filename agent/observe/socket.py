@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,11 +18,15 @@ _MAX_PATH = 107
 """sun_path of sockaddr_un, less its end mark."""
 
 
+Command = Callable[..., Any]
+"""Takes words; gives what can be told as JSON, or something to await that gives it."""
+
+
 class StatusServer:
     """Answers on a Unix socket until it is closed."""
 
-    def __init__(self, path: Path, commands: dict[str, Callable[[], Any]]) -> None:
-        """`commands` are asked in the event loop and must not wait.
+    def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
+        """`commands` take words; they run in the event loop, and must not block it.
 
         Raises:
             ConfigError: the path is too long for a socket.
@@ -61,7 +66,7 @@ class StatusServer:
         try:
             async with asyncio.timeout(5):
                 line = await reader.readline()
-                writer.write(json.dumps(self._reply(line)).encode() + b"\n")
+                writer.write(json.dumps(await self._reply(line)).encode() + b"\n")
                 await writer.drain()
         except (TimeoutError, ValueError, OSError):
             pass  # a client that misbehaves costs itself
@@ -70,7 +75,7 @@ class StatusServer:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    def _reply(self, line: bytes) -> Any:
+    async def _reply(self, line: bytes) -> Any:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
@@ -79,11 +84,22 @@ class StatusServer:
         handler = self._commands.get(command) if isinstance(command, str) else None
         if handler is None:
             return {"error": f"unknown command; there is: {', '.join(self._commands)}"}
-        return handler()
+        arguments = request.get("arguments", [])
+        if not isinstance(arguments, list) or not all(isinstance(a, str) for a in arguments):
+            return {"error": '"arguments" is a list of words'}
+        try:
+            inspect.signature(handler).bind(*arguments)
+        except TypeError as e:
+            return {"error": f"{command}: {e}"}
+        try:
+            answer = handler(*arguments)
+            return await answer if inspect.isawaitable(answer) else answer
+        except AgentError as e:
+            return {"error": str(e)}
 
 
-def ask(path: Path, command: str, timeout_s: float = 5.0) -> Any:
-    """What a running agent answers.
+def ask(path: Path, command: str, *arguments: str, timeout_s: float = 5.0) -> Any:
+    """What a running agent answers to a command and its arguments.
 
     Raises:
         AgentError: no agent answers on that socket, or it refuses the command.
@@ -93,7 +109,7 @@ def ask(path: Path, command: str, timeout_s: float = 5.0) -> Any:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
             client.settimeout(timeout_s)
             client.connect(os.fspath(path))
-            client.sendall(json.dumps({"cmd": command}).encode() + b"\n")
+            client.sendall(json.dumps({"cmd": command, "arguments": arguments}).encode() + b"\n")
             size = 0
             while chunk := client.recv(1 << 16):
                 chunks.append(chunk)

@@ -8,6 +8,7 @@
       run                                       a counter, raised and fsynced at each start
       open/{batch_id}.batch                     being written (one a stream), or not yet published
       uplinks/{uplink}/{lane}/{batch_id}.batch  sealed ones: hard links, one for each uplink
+      uplinks/{uplink}/sent/{batch_id}.batch    acknowledged ones that are kept for a while
       quarantine/{uplink}/{batch_id}.batch      what a receiver will never take; `unreadable`: files
                                                 of `open/` without a whole header
 
@@ -30,12 +31,20 @@ How a power cut is survived:
    install id that was never used instead, and the agent starts all the same.
 5. Folders are made durable in the folders above them before anything is put into them.
 
-A disk that fails does not stop collection. What a block gave stays in memory until it is durable,
-whole or not at all; after an error the file is left at its last durable chunk, cut there, and the
-same blocks go into a new one as soon as the disk takes it. Cutting comes first: otherwise a power
-cut could show the samples in both. Beyond a bound the oldest blocks are dropped and counted as lost
-to disk. Every step of a round (a stream, a file to publish, the quota) fails by itself, so that one
-bad file holds up nothing and a full disk is relieved by eviction.
+A disk that fails (full, over a quota of its own, read-only, failing, or slow) does not stop
+collection, and the thread that collects never waits for it: what a block gave stays in memory until
+it is durable, whole or not at all (`memory.py`). After an error the file is left at its last
+durable chunk, cut there, and the same blocks go into a new one as soon as the disk takes it
+(`stream.py`). Cutting comes first: otherwise a power cut could show the samples in both. Beyond a
+bound the oldest blocks are dropped and counted as lost to disk. Every step of a round (a stream, a
+file to publish, the quota) fails by itself, so that one bad file holds up nothing and a full disk
+is relieved by eviction.
+
+What has to go, goes in this order (`quota.py`): sent batches that are kept, quarantine, then the
+oldest batch of the least important lane of the uplink that is furthest over its share. A batch that
+is given up (evicted, too old, in quarantine) is named by a tombstone in a coming batch; where that
+batch is given up in turn, its tombstones come back and go into the next (`tombstones.py`). Ages
+never depend on a wall clock that may be wrong (`ages.py`).
 
 Everything that leaves `open/` goes one way, whether it was sealed, given up after an error or found
 at a start: `Closing` in `folder.py` notes how far it has come. A batch that says nothing (no

@@ -107,7 +107,13 @@ class RealFileSystem:
 
     def lock(self, path: Path) -> int:
         """Take the lock for as long as the handle is open; BlockingIOError where it is taken."""
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        except OSError as e:
+            if e.errno != errno.EROFS:
+                raise
+            # Mounted read-only after an error: collecting begins all the same, in memory.
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -1,4 +1,4 @@
-"""The spool folder: where things are, whose it is, and what a start finds in it."""
+"""The spool folder: where things are, whose it is, and how a batch leaves `open/`."""
 
 import contextlib
 import dataclasses
@@ -6,41 +6,34 @@ import errno
 import logging
 import re
 import secrets
-import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from agent.batch import BatchReader
-from agent.batch.format import (
-    END_MAGIC,
-    END_SIZE,
-    MAX_CHUNK,
-    SUFFIX,
-    footer_from_tail,
-    pack_footer,
-    unpack_header,
-)
-from agent.batch.reader import Scan, pack_anchor, scan_chunks, unpack_anchor
+from agent.batch.format import SUFFIX, pack_footer
+from agent.batch.reader import pack_anchor
 from agent.clock import Anchor
-from agent.errors import BatchError, SpoolError
+from agent.errors import SpoolError
 from agent.settings import LANES, Lane
+from agent.spool.ages import Born
 from agent.spool.filesystem import FileSystem, RealFileSystem, replace_durably
-from agent.spool.outbox import Parcel
+from agent.spool.naming import order_of
+from agent.spool.positions import Positions, further, same_recording
+
+__all__ = [
+    "Closing",
+    "Positions",
+    "SpoolFolder",
+    "further",
+    "order_of",
+    "passing",
+    "same_recording",
+]
 
 log = logging.getLogger("edge_agent.spool")
 
-_TAIL = 4096
-_HEAD = 1 << 16
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _INSTALL = re.compile(r"[0-9a-f]{16}")
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 """What a disk may say for a while; anything else at a start is how the folder was set up."""
-QUARANTINE_FILES = 100
-"""How many files are kept aside for each uplink; the oldest goes first."""
-
-Positions = dict[str, dict[str, Any]]
-"""Bus -> where its recording was read to: `path`, `size` and `frames`."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -62,28 +55,15 @@ class Closing:
     keep: bool
     """Whether it says anything to a receiver; otherwise the file just goes."""
     anchors: tuple[Anchor, ...] = ()
+    born: Born | None = None
+    tombstones: int = 0
+    """How many it carries."""
     footer: bool = False
     """Whether the file ends with a footer."""
     sealed: bool = False
     """Whether that is durable, and nothing lies behind it."""
     linked: bool = False
     size: int = 0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Found:
-    """What a start found."""
-
-    parcels: Mapping[str, list[Parcel]]
-    """By uplink, oldest first; without those that are still in `open/`."""
-    left_open: tuple[Closing, ...]
-    """Oldest first; to be published or removed once their positions have new keepers."""
-    positions: Mapping[str, Positions]
-    """By stream: how far its batches reach."""
-    anchors: tuple[Anchor, ...]
-    """Of the boots of these batches."""
-    spoiled: Mapping[str, list[Parcel]]
-    """By uplink: batches that have lost their end, and are in quarantine now."""
 
 
 class SpoolFolder:
@@ -121,10 +101,10 @@ class SpoolFolder:
 
     def _make_folders(self) -> None:
         lanes = [self.lane_folder(uplink, lane) for uplink in self.uplinks for lane in LANES]
-        with _passing("folders cannot be made yet"):
-            self._make(self.open_folder, *lanes)
+        with passing("folders cannot be made yet"):
+            self.make(self.open_folder, *lanes)
 
-    def _make(self, *folders: Path) -> None:
+    def make(self, *folders: Path) -> None:
         """Make folders durably: an entry in a folder that a cut takes away is lost with it."""
         new = [folder for folder in folders if folder not in self._made]
         for folder in new:
@@ -171,10 +151,10 @@ class SpoolFolder:
         folders = [self.open_folder]
         folders += [self.lane_folder(uplink, lane) for uplink in self.uplinks for lane in LANES]
         for folder in folders:
-            for name in self._names(folder):
+            for name in self.names(folder):
                 yield order_of(name.removesuffix(SUFFIX))[0]
 
-    def _names(self, folder: Path) -> list[str]:
+    def names(self, folder: Path) -> list[str]:
         """The batches in a folder, in the order in which they were made."""
         try:
             names = [name for name in self.fs.names(folder) if name.endswith(SUFFIX)]
@@ -198,6 +178,13 @@ class SpoolFolder:
     def parcel_path(self, uplink: str, lane: Lane, batch_id: str) -> Path:
         return self.lane_folder(uplink, lane) / f"{batch_id}{SUFFIX}"
 
+    def sent_folder(self, uplink: str) -> Path:
+        """Where acknowledged batches stay for a while."""
+        return self.root / "uplinks" / uplink / "sent"
+
+    def quarantine_folder(self, uplink: str) -> Path:
+        return self.root / "quarantine" / uplink
+
     def batch_id(self, lane: Lane, sequence: int) -> str:
         return f"{self.install}-{self.run}-{lane}-{sequence}"
 
@@ -209,7 +196,7 @@ class SpoolFolder:
 
     def create(self, batch_id: str) -> int:
         """A new file in `open/`; its entry is durable after `sync_open`."""
-        self._make(self.open_folder)
+        self.make(self.open_folder)
         return self.fs.create(self.open_path(batch_id))
 
     def sync_open(self) -> None:
@@ -226,6 +213,7 @@ class SpoolFolder:
                         "chunks": batch.chunks,
                         "samples": batch.samples,
                         "recovered": True,
+                        "tombstones": batch.tombstones,
                         "anchors": [pack_anchor(a) for a in known],
                     }
                 )
@@ -243,7 +231,7 @@ class SpoolFolder:
         if not batch.linked:
             for uplink in batch.uplinks:
                 lane = self.lane_folder(uplink, batch.lane)
-                self._make(lane)
+                self.make(lane)
                 with contextlib.suppress(FileExistsError):  # a start after a cut does this again
                     self.fs.link(batch.path, self.parcel_path(uplink, batch.lane, batch.batch_id))
                 self.fs.sync_folder(lane)
@@ -256,142 +244,20 @@ class SpoolFolder:
             self.fs.unlink(batch.path)
         self.sync_open()
 
-    def quarantine(self, path: Path, uplink: str) -> None:
-        """Put a file aside, bounded."""
-        folder = self.root / "quarantine" / uplink
-        self._make(folder)
-        names = self._names(folder)
-        for name in names[: max(0, len(names) + 1 - QUARANTINE_FILES)]:
-            with contextlib.suppress(FileNotFoundError):
-                self.fs.unlink(folder / name)
-        self.fs.rename(path, folder / path.name)
+    def move(self, source: Path, target: Path) -> None:
+        """Give a batch another place; a cut may leave it in both.
 
-    # -- what a start finds ------------------------------------------------------------------
-
-    def recover(self) -> Found:
-        """List what a run before left. A file that cannot be read now is left where it is."""
-        positions: dict[str, Positions] = {}
-        left: list[Closing] = []
-        anchors: list[Anchor] = []
-        boots: set[str] = set()
-        for name in self._names(self.open_folder):
-            path = self.open_folder / name
-            try:
-                batch, reached, boot = self._left_open(path)
-            except OSError as e:
-                log.warning("%s: cannot be read: %s", path, e.strerror)
-                continue
-            except BatchError as e:
-                # Cut before its header was durable, or no batch: nothing in it was ever promised.
-                log.warning("%s", e)
-                with contextlib.suppress(OSError):
-                    self.quarantine(path, "unreadable")
-                continue
-            left.append(batch)
-            anchors += batch.anchors
-            boots.add(boot)
-            if reached:
-                positions[batch.stream] = further(positions.get(batch.stream, {}), reached)
-        names = {batch.path.name for batch in left}
-        parcels: dict[str, list[Parcel]] = {}
-        spoiled: dict[str, list[Parcel]] = {}
-        seen: set[str] = set()
-        for uplink in self.uplinks:
-            parcels[uplink], spoiled[uplink] = [], []
-            for lane in LANES:
-                for name in self._names(self.lane_folder(uplink, lane)):
-                    if name in names:
-                        continue  # published in part: will be again
-                    with _passing(f"{name} cannot be read", always=True):
-                        path = self.lane_folder(uplink, lane) / name
-                        footer = self._footer(path)
-                        if footer is None:
-                            spoiled[uplink].append(self._spoil(uplink, lane, path))
-                            continue
-                        samples = _count(footer.get("samples"))
-                        parcels[uplink].append(
-                            Parcel(
-                                name.removesuffix(SUFFIX), lane, path, self.fs.size(path), samples
-                            )
-                        )
-                        if name not in seen:
-                            seen.add(name)
-                            anchors += _anchors_of(footer)
-                            boots.add(self._boot_of(path))
-            parcels[uplink].sort(key=lambda p: order_of(p.batch_id))
-        known = dict.fromkeys(a for a in anchors if a.boot_id in boots)
-        return Found(parcels, tuple(left), positions, tuple(known), spoiled)
-
-    def _left_open(self, path: Path) -> tuple[Closing, Positions, str]:
-        """A file in `open/`, how far it reaches in recordings, and its boot.
-
-        Raises:
-            BatchError: it has no whole header.
+        Not by renaming: that does nothing where both names are the same file already.
         """
-        data = self.fs.read(path)
-        header, begin = unpack_header(data, str(path))
-        stream, lane, uplinks = _whose(header)
-        reader = BatchReader(path)
-        positions: Positions = dict(header.get("positions") or {})
-        samples = 0
-        keep = False
-        for kind, value in reader.records():
-            if kind == "position":
-                positions.update(value)
-            elif kind == "samples":
-                samples += value.samples
-            elif kind == "tombstone":
-                keep = True
-        scan = scan_chunks(data, begin)
-        sealed = footer_from_tail(data) is not None
-        if scan.footer is not None and not sealed:
-            # The footer is there, what must stand behind it (or its end) is not: cut before it.
-            scan = _before_footer(data, begin, scan)
-        batch = Closing(
-            batch_id=path.name.removesuffix(SUFFIX),
-            path=path,
-            stream=stream,
-            lane=lane,
-            uplinks=uplinks,
-            end=scan.end,
-            chunks=scan.chunks,
-            samples=samples,
-            keep=keep or sealed or samples > 0,
-            anchors=tuple(reader.anchors()),
-            footer=sealed,
-            size=len(data),
-        )
-        return batch, positions, str(header.get("boot_id", ""))
-
-    def _footer(self, path: Path) -> dict[str, Any] | None:
-        tail = self.fs.read_tail(path, _TAIL)
-        if len(tail) == _TAIL and tail.endswith(END_MAGIC):
-            size = struct.unpack_from("<I", tail, len(tail) - END_SIZE)[0]
-            if len(tail) < size + END_SIZE <= MAX_CHUNK:
-                tail = self.fs.read_tail(path, size + END_SIZE)
-        return footer_from_tail(tail)
-
-    def _boot_of(self, path: Path) -> str:
-        with contextlib.suppress(BatchError):
-            try:
-                header, _ = unpack_header(self.fs.read_head(path, _HEAD), str(path))
-            except BatchError:  # a long one
-                header, _ = unpack_header(self.fs.read(path), str(path))
-            return str(header.get("boot_id", ""))
-        return ""
-
-    def _spoil(self, uplink: str, lane: Lane, path: Path) -> Parcel:
-        samples = 0
-        with contextlib.suppress(BatchError):
-            samples = BatchReader(path).count_samples()
-        size = self.fs.size(path)
-        self.quarantine(path, uplink)
-        log.error("%s: has lost its end, and is in quarantine", path)
-        return Parcel(path.name.removesuffix(SUFFIX), lane, path, size, samples)
+        self.make(target.parent)
+        with contextlib.suppress(FileExistsError):
+            self.fs.link(source, target)
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.unlink(source)
 
 
 @contextlib.contextmanager
-def _passing(what: str, *, always: bool = False) -> Iterator[None]:
+def passing(what: str, *, always: bool = False) -> Iterator[None]:
     """Log what the disk does not do now, and go on without it."""
     try:
         yield
@@ -399,57 +265,3 @@ def _passing(what: str, *, always: bool = False) -> Iterator[None]:
         if not always and e.errno not in _PASSING:
             raise
         log.warning("%s: %s", what, e.strerror or e)
-
-
-def order_of(batch_id: str) -> tuple[int, int]:
-    """(run, sequence) of a batch: the order in which batches of a lane were made."""
-    try:
-        _, run, _, sequence = batch_id.split("-")
-        return int(run), int(sequence)
-    except ValueError:
-        return 0, 0
-
-
-def further(old: Positions, new: Positions) -> Positions:
-    """Positions after a block; a position in the same recording never goes back."""
-    merged = dict(old)
-    for bus, position in new.items():
-        known = merged.get(bus)
-        if (
-            known is None
-            or not same_recording(known, position)
-            or position["frames"] > known["frames"]
-        ):
-            merged[bus] = position
-    return merged
-
-
-def same_recording(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two positions speak of the same file."""
-    return a.get("path") == b.get("path") and a.get("size") == b.get("size")
-
-
-def _before_footer(data: bytes, begin: int, scan: Scan) -> Scan:
-    """The chunks before the footer of a file: without its last byte it is none."""
-    end = scan.end - END_SIZE if data[: scan.end].endswith(END_MAGIC) else scan.end
-    return scan_chunks(data[: end - 1], begin)
-
-
-def _whose(header: Mapping[str, Any]) -> tuple[str, Lane, tuple[str, ...]]:
-    try:
-        lane, uplinks = header["lane"], tuple(header["uplinks"])
-        if lane not in LANES or not uplinks or not all(_NAME.fullmatch(u) for u in uplinks):
-            raise BatchError("the header names no lane or no uplink")
-        return str(header["stream"]), lane, uplinks
-    except (KeyError, TypeError) as e:
-        raise BatchError(f"the header lacks a part: {e}") from e
-
-
-def _anchors_of(footer: Mapping[str, Any]) -> list[Anchor]:
-    found = footer.get("anchors")
-    known = map(unpack_anchor, found if isinstance(found, list) else ())
-    return [a for a in known if a is not None]
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0

@@ -7,10 +7,17 @@ fleet must not fall upon a receiver that has just come back. docs/upload-protoco
 wire for those who write a receiver.
 
     policy.py     what an answer means: a state machine without I/O, clock or randomness
-    budget.py     how often all senders together may try again
+    budget.py     how often all senders together may try again, and how fast one may send
+    allowance.py  what a link that costs money may still carry, by day and month
+    meter.py      the same with its file, and whether the link costs money
+    credentials.py  tokens and certificates that change while they are in use
+    enrolment.py  a client certificate for a token
+    resend.py     batches that the receiver has lost
     wire.py       addresses, digest fields, Retry-After: text in, values out
     stall.py      when a transfer does not move any more
     transport.py  HTTP: a batch in, an `Answer` out
+    client.py     its half that knows aiohttp
+    body.py       the file of a batch on its way out
     sender.py     the loop: outbox -> transport -> policy -> outbox and ledger
 
 What an answer means:
@@ -30,7 +37,9 @@ What an answer means:
     anything else, 3xx too               slowly (7.5 to 15 min), said once for each status
 
 **Later** is a full-jitter exponential back-off, 1 s to 15 min, with a floor of half a step after
-429 and 503. A `Retry-After` from 1 s to 1 h replaces it (more counts as 1 h; less says nothing).
+429 and 503. A `Retry-After` from 1 s to 1 h replaces it (more counts as 1 h; less says nothing),
+and up to a quarter is added, for others were told the same. A first attempt after an absence (what
+waits is an hour old, or of another boot) is put off by up to a minute, for others return as well.
 Trying again also takes from one budget that all senders share; first attempts and probes do not.
 
 **Held**: the endpoint is not what it should be, so all data stays and one batch goes as a probe
@@ -57,7 +66,10 @@ the credential and the data to an address that the device file does not name.
 **A stalled transfer** is one of which the peer's kernel has acknowledged nothing new and no piece
 was taken for `stall_timeout_s`; bytes of an answer do not count, so a dripping answer ends too.
 
-aiohttp is slow to import, so `Sender` is imported from `agent.uplink.sender`.
+**A batch that is big** is never in memory: it is read, digested and sent in pieces.
+
+aiohttp is slow to import, so only `client.py` imports it, in a thread, when there is something to
+send.
 """
 
 from agent.uplink.budget import RetryBudget

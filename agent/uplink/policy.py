@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import http
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from agent.clock import SECOND, BootNs
 
@@ -16,8 +16,10 @@ STEP_MIN_S: Final = 1.0
 STEP_MAX_S: Final = 900.0
 RETRY_AFTER_MIN_S: Final = 1.0
 RETRY_AFTER_MAX_S: Final = 3600.0
+RETRY_AFTER_SPREAD: Final = 0.25
 PROBE_MIN_S: Final = 900.0
 PROBE_MAX_S: Final = 3600.0
+RETURN_S: Final = 60.0
 
 _BAD_BATCH: Final = frozenset({400, 413, 415, 422})
 _UNAUTHORISED: Final = frozenset({401, 403})
@@ -59,6 +61,14 @@ class Answer:
     fault: Fault = Fault.NETWORK
     """Counts only without a status."""
     detail: str = ""
+    resend: tuple[tuple[str, str], ...] = ()
+    """Ranges of batch ids that the receiver wants once more."""
+    sent_bytes: int | None = None
+    """Of the batch, until there was this answer; None: all of it."""
+
+    def after(self, sent_bytes: int) -> Self:
+        """The same answer, after so much of a batch."""
+        return dataclasses.replace(self, sent_bytes=sent_bytes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,6 +153,10 @@ class Policy:
         """The batches that are not to be sent now if there is any other one."""
         return frozenset(self._refused) if self.held or self._suspect else frozenset()
 
+    def returns(self, now: BootNs) -> BootNs:
+        """When to send first after a long absence: others may come back at this very moment."""
+        return BootNs(now + round(RETURN_S * self._random() * SECOND))
+
     def answered(self, batch: str, answer: Answer, now: BootNs) -> Decision:
         """Decide after a PUT of this batch."""
         status = answer.status
@@ -157,9 +171,8 @@ class Policy:
         if status in _BAD_BATCH:
             return self._refuse(batch, _said(answer), now)
         if status in _ABSENT:
-            return self._hold(
-                now, f"{_said(answer)}: the address is wrong, or nobody listens there"
-            )
+            why = f"{_said(answer)}; the address is wrong, or nobody listens there"
+            return self._hold(now, why)
         decision = self._about_the_endpoint(answer, now)
         return decision or self._slowly(answer, now)
 
@@ -176,7 +189,7 @@ class Policy:
         )
         if found and same:
             return self._confirmed(batch)
-        what = "it has other bytes" if found else f"HEAD was answered: {_said(answer)}"
+        what = "it has other bytes" if found else f"HEAD was {_said(answer)}"
         reason = f"identity conflict: the receiver has a batch of this name, and {what}"
         return self._refuse(batch, reason, now, proven=True)
 
@@ -230,7 +243,7 @@ class Policy:
     def _about_the_endpoint(self, answer: Answer, now: BootNs) -> Decision | None:
         """The rows that say nothing about a batch, neither to PUT nor to HEAD."""
         if answer.status in _UNAUTHORISED:
-            return self._hold(now, f"{_said(answer)}: the credential is refused", reload=True)
+            return self._hold(now, f"{_said(answer)}; a new credential is needed", reload=True)
         if answer.status in _LATER:
             return self._later(answer, now, _said(answer))
         return None
@@ -259,7 +272,9 @@ class Policy:
         floor = 0.5 if answer.status in _OVERLOADED else 0.0
         delay = self._step(floor)
         if asked_for >= RETRY_AFTER_MIN_S:
+            # Those who were told the same at the same time would come back together.
             delay = min(asked_for, RETRY_AFTER_MAX_S)
+            delay += max(delay * RETRY_AFTER_SPREAD, STEP_MIN_S) * self._random()
         return Wait(BootNs(now + round(delay * SECOND)), why)
 
     def _slowly(self, answer: Answer, now: BootNs) -> Wait | Hold:
@@ -267,7 +282,7 @@ class Policy:
             return self._hold(now, self._held, at_least_s=answer.retry_after_s)
         self._failing = True
         delay = STEP_MAX_S * (0.5 + 0.5 * self._random())
-        why = f"{_said(answer)}: an answer that a receiver of batches does not give"
+        why = f"{_said(answer)}; an answer that a receiver of batches does not give"
         return Wait(BootNs(now + round(delay * SECOND)), why, slow=True)
 
     def _step(self, floor: float = 0.0) -> float:
@@ -283,7 +298,9 @@ class Policy:
         # What was refused before the endpoint went wrong is tried again before it is judged.
         self._suspect = None
         delay = PROBE_MIN_S + (PROBE_MAX_S - PROBE_MIN_S) * self._random()
-        delay = max(delay, min(at_least_s or 0.0, PROBE_MAX_S))
+        if at_least_s:
+            spread = 1.0 + RETRY_AFTER_SPREAD * self._random()
+            delay = max(delay, min(at_least_s, RETRY_AFTER_MAX_S) * spread)
         return Hold(BootNs(now + round(delay * SECOND)), why, reload=reload)
 
 
@@ -293,7 +310,7 @@ def _said(answer: Answer) -> str:
         phrase = f"{status} {http.HTTPStatus(status).phrase}"
     except ValueError:
         phrase = str(status)
-    return f"{phrase} ({answer.detail})" if answer.detail else phrase
+    return f"answered {phrase} ({answer.detail})" if answer.detail else f"answered {phrase}"
 
 
 def _unproven(status: int, digest: Digest) -> str:

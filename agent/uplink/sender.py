@@ -12,13 +12,16 @@ import random as _random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, TypedDict
 
-from agent.clock import SECOND, BootNs, Clock
+from agent.clock import SECOND, BootNs, Clock, Quality
 from agent.errors import AgentError
 from agent.ledger import Ledger
 from agent.settings import Uplink
 from agent.spool.outbox import Outbox, Parcel
 from agent.uplink import wire
 from agent.uplink.budget import RetryBudget
+from agent.uplink.credentials import HasCredentials
+from agent.uplink.door import make_transport, proof
+from agent.uplink.meter import Meter
 from agent.uplink.policy import (
     Acknowledged,
     Answer,
@@ -31,13 +34,17 @@ from agent.uplink.policy import (
     Quarantine,
     Wait,
 )
-from agent.uplink.transport import Gone, HttpTransport
+from agent.uplink.resend import Resender
+from agent.uplink.transport import Gone
 
 _log = logging.getLogger("edge_agent.uplink")
 
 # asyncio's clock stands still while the computer is suspended, the boot clock does not: a longer
 # wait is looked at again this often.
 _LOOK_S: Final = 60.0
+
+# Longer than this without a word to the receiver is an absence from which others return as well.
+_ABSENCE_NS: Final = 3600 * SECOND
 
 State = Literal["idle", "sending", "waiting", "held"]
 
@@ -50,10 +57,15 @@ class Status(TypedDict):
     state: State
     why: str
     until_s: float | None
+    answered_s_ago: float | None
+    """Since the answer, or the lack of one, that `why` speaks of."""
     last_success_s_ago: float | None
+    credential: str
+    """What a person should know of token and certificate; empty when all is well."""
     sent_batches: int
     sent_bytes: int
     quarantined_batches: int
+    resent_batches: int
     attempts: int
     retries: int
     answers: dict[str, int]
@@ -64,6 +76,7 @@ class _Totals:
     sent_batches: int = 0
     sent_bytes: int = 0
     quarantined_batches: int = 0
+    resent_batches: int = 0
     attempts: int = 0
     retries: int = 0
     answers: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
@@ -75,7 +88,7 @@ class Sender:
     `sleep` and `random` are seams for tests: what waits between attempts, and numbers in [0, 1).
 
     Raises:
-        ConfigError: the address is a template without `{batch_id}`.
+        ConfigError: the address cannot be one of this kind of uplink, or a package is missing.
     """
 
     def __init__(
@@ -87,6 +100,7 @@ class Sender:
         clock: Clock,
         *,
         budget: RetryBudget,
+        meter: Meter | None = None,
         random: Callable[[], float] = _random.random,
         user_agent: str = "vehicle-edge-agent",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -97,9 +111,10 @@ class Sender:
         self._ledger = ledger
         self._clock = clock
         self._budget = budget
+        self._meter = meter
         self._sleep = sleep
-        self._transport = HttpTransport(settings, vehicle, user_agent)
-        self._policy = Policy(settings.kind, random)
+        self._transport = make_transport(settings, vehicle, user_agent)
+        self._policy = Policy(proof(settings), random)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._new = asyncio.Event()
         self._empty = asyncio.Event()
@@ -111,7 +126,10 @@ class Sender:
         self._suspects: dict[str, Parcel] = {}
         self._gone: str | None = None
         self._said: set[str] = set()
+        self._answered: BootNs | None = None
         self._last_success: BootNs | None = None
+        self._noticed = ""
+        self._resender = Resender(self._name, outbox, clock)
         self._totals = _Totals()
         ledger.open("uplink", self._name)
 
@@ -119,9 +137,10 @@ class Sender:
         """Send until cancelled. Nothing that a receiver, the link or the spool does ends it."""
         self._loop = asyncio.get_running_loop()
         try:
+            await self._come_back()
             while True:
                 parcel = await self._choose()
-                if parcel is not None:
+                if parcel is not None and await self._affordable(parcel):
                     await self._attempt(parcel)
         finally:
             self._loop = None
@@ -157,7 +176,7 @@ class Sender:
     def state(self) -> Status:
         """How this uplink is, and why."""
         now = self._clock.boot()
-        ended = self._last_success
+        ended, answered = self._last_success, self._answered
         totals = self._totals
         return {
             "name": self._name,
@@ -165,14 +184,45 @@ class Sender:
             "state": self._state,
             "why": self._why,
             "until_s": None if self._until is None else max(0, self._until - now) / SECOND,
+            "answered_s_ago": None if answered is None else (now - answered) / SECOND,
             "last_success_s_ago": None if ended is None else (now - ended) / SECOND,
+            "credential": self._notice(),
             "sent_batches": totals.sent_batches,
             "sent_bytes": totals.sent_bytes,
             "quarantined_batches": totals.quarantined_batches,
+            "resent_batches": totals.resent_batches,
             "attempts": totals.attempts,
             "retries": totals.retries,
             "answers": dict(totals.answers),
         }
+
+    async def _come_back(self) -> None:
+        """Not all at once: what waits since long, or since another boot, waits a little longer."""
+        try:
+            parcel = await asyncio.to_thread(self._outbox.next)
+        except (AgentError, OSError):
+            return  # the loop comes upon it again, and says it
+        if parcel is None or parcel.born is None:
+            return
+        now = self._clock.boot()
+        here = parcel.born.boot_id == self._clock.boot_id
+        if here and now - parcel.born.boot < _ABSENCE_NS:
+            return
+        until = self._policy.returns(now)
+        self._show("waiting", "back after an absence, and maybe not alone", until)
+        await self._pause(until)
+
+    async def _affordable(self, parcel: Parcel) -> bool:
+        """Whether the link of now may carry it; waits for a while if not."""
+        if self._meter is None:
+            return True
+        refusal = await self._meter.refusal(parcel.size, parcel.lane)
+        if refusal is None:
+            return True
+        self._trouble("waiting", "link", refusal.why, refusal.until)
+        look = BootNs(self._clock.boot() + round(_LOOK_S * SECOND))
+        await self._pause(min(look, refusal.until), until=refusal.until, or_new=True)
+        return False
 
     async def _choose(self) -> Parcel | None:
         """The batch to send now; None after a wait, when it is time to look again."""
@@ -217,11 +267,11 @@ class Sender:
         self._gone = None
         self._totals.attempts += 1
         self._totals.retries += retry
-        self._count(answer)
+        await self._count(answer, parcel.size)
         decision = policy.answered(parcel.batch_id, answer, self._clock.boot())
         if isinstance(decision, Ask):
             answer = await self._transport.ask(parcel)
-            self._count(answer, "HEAD ")
+            await self._count(answer, 0, "HEAD ")
             decision = policy.asked(parcel.batch_id, answer, self._clock.boot())
         try:
             await self._carry_out(decision, parcel, answer)
@@ -232,6 +282,7 @@ class Sender:
         match decision:
             case Acknowledged(judged):
                 await self._acknowledge(parcel)
+                self._totals.resent_batches += await self._resender.serve(answer.resend)
                 for batch_id, reason in judged:
                     if suspect := self._suspects.pop(batch_id, None):
                         await self._quarantine(suspect, reason)
@@ -250,7 +301,8 @@ class Sender:
                     return
                 key = f"hold {answer.status or answer.fault.name}"
                 self._trouble("held", key, why, until)
-                await self._pause(until)
+                credential = reload or answer.fault is Fault.CREDENTIAL
+                await self._pause(until, or_renewed=credential)
                 await self._transport.reload()
 
     async def _acknowledge(self, parcel: Parcel) -> None:
@@ -301,18 +353,44 @@ class Sender:
             self._trouble(state, "spool", decision.why, decision.until)
             await self._pause(decision.until)
 
-    async def _pause(self, until: BootNs, *, or_new: bool = False) -> None:
-        self._until = until
+    async def _pause(
+        self,
+        end: BootNs,
+        *,
+        until: BootNs | None = None,
+        or_new: bool = False,
+        or_renewed: bool = False,
+    ) -> None:
+        """Wait to the end, or until something new waits, or the credential is another one.
+
+        `until` is shown in place of the end.
+        """
+        self._until = end if until is None else until
         try:
-            while (left := until - self._clock.boot()) > 0 and not (or_new and self._new.is_set()):
+            while (left := end - self._clock.boot()) > 0 and not (or_new and self._new.is_set()):
                 sleep = self._sleep(min(left / SECOND, _LOOK_S))
                 await (_first(sleep, self._new.wait()) if or_new else sleep)
+                if or_renewed and await self._transport.reload() and self._policy.renewed():
+                    break
         finally:
             self._until = None
 
-    def _count(self, answer: Answer, prefix: str = "") -> None:
+    async def _count(self, answer: Answer, size: int, prefix: str = "") -> None:
         what = answer.fault.name.lower() if answer.status is None else str(answer.status)
         self._totals.answers[prefix + what] += 1
+        self._answered = self._clock.boot()
+        if self._meter is not None:
+            await self._meter.spend(size if answer.sent_bytes is None else answer.sent_bytes)
+        notice = self._notice()
+        if notice and notice != self._noticed:
+            _log.warning("uplink %s: %s", self._name, notice)
+        self._noticed = notice
+
+    def _notice(self) -> str:
+        if not isinstance(self._transport, HasCredentials):
+            return ""
+        good = self._clock.quality() > Quality.UNSYNCHRONISED
+        return self._transport.notice(self._clock.wall(), synchronised=good)
 
     def _show(self, state: State, why: str, until: BootNs | None = None) -> None:
         self._state, self._why, self._until = state, why, until

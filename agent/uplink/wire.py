@@ -18,9 +18,13 @@ from agent.settings import Uplink
 from agent.uplink.policy import Digest
 
 CONTENT_TYPE: Final = "application/vnd.vehicle-edge-agent.batch"
+RESEND: Final = "Edge-Agent-Resend"
 
 _PATH: Final = "/v1/vehicles/{vehicle}/batches/{batch_id}"
 _DETAIL_CHARACTERS: Final = 200
+_RESEND_CHARACTERS: Final = 4096
+_RESEND_RANGES: Final = 8
+_BATCH_ID: Final = re.compile(r"([0-9a-f]{4,64}-[0-9]{1,15}-[a-z]{1,16})-([0-9]{1,15})")
 
 # A member of an RFC 8941 dictionary whose value is a byte sequence; its parameters do not matter.
 _SHA256: Final = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):\s*(?:;[^,]*)?(?=,|$)")
@@ -106,10 +110,26 @@ def _date(text: str) -> dt.datetime | None:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=dt.UTC)
 
 
-def detail(body: bytes, secret: str) -> str:
-    """The beginning of what the receiver says, fit for a log; an echo of the credential is not."""
+def resend(fields: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The ranges of batch ids that an answer asks for once more: `FIRST..LAST, FIRST..LAST`.
+
+    Both ends are of one install, run and lane, and the first is not behind the last. What is
+    anything else is left out, and so is what comes after the eighth range.
+    """
+    ranges: list[tuple[str, str]] = []
+    for field in fields:
+        for member in field[:_RESEND_CHARACTERS].split(","):
+            first, _, last = member.strip().partition("..")
+            a, b = _BATCH_ID.fullmatch(first), _BATCH_ID.fullmatch(last)
+            if a and b and a[1] == b[1] and int(a[2]) <= int(b[2]):
+                ranges.append((first, last))
+    return tuple(dict.fromkeys(ranges))[:_RESEND_RANGES]
+
+
+def detail(body: bytes, *secrets: str) -> str:
+    """The beginning of what the receiver says, fit for a log; an echo of a credential is not."""
     text = body.decode("utf-8", "replace")
-    if secret:
+    for secret in filter(None, secrets):
         text = text.replace(secret, "…")
     printable = "".join(c if c.isprintable() else " " for c in text)
     words = " ".join(printable.split())

@@ -5,7 +5,7 @@ import socket
 import struct
 from typing import Final, Self
 
-from agent.bus.canraw import Clocks, MessageSocket, measure_clocks, prepare_for_reading
+from agent.bus.canraw import Clocks, MessageSocket, prepare_for_reading
 from agent.bus.ring import HEADER_BYTES, Messages, Read
 
 SOL_SOCKET: Final = 1
@@ -99,7 +99,7 @@ class Wire:
         buffer_bytes: int = 4 << 20,
         slots: int = 16_384,
         hardware_stamps: bool = False,
-        clocks: Clocks = measure_clocks,
+        clocks: Clocks | None = None,
     ) -> None:
         receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         receiver.bind(("127.0.0.1", 0))

@@ -15,7 +15,7 @@ import pytest
 
 import agent.bus.canraw as module
 from agent.bus.canframes import parse
-from agent.bus.canraw import CanSocket, MessageSocket, measure_clocks, pack_filters
+from agent.bus.canraw import CanSocket, ClockPair, MessageSocket, pack_filters
 from agent.bus.early import EarlyReader
 from agent.bus.stamps import KernelStamps, Reads
 from agent.errors import BusError
@@ -75,10 +75,10 @@ def test_slots_are_used_again_for_other_sizes() -> None:
 
 def test_the_kernel_stamps_each_message_when_it_comes() -> None:
     with Wire() as wire:
-        begin, _ = measure_clocks()
+        begin, _ = ClockPair()()
         stamps = KernelStamps(*wire.reader.opened)
         wire.send(*(classic(n) for n in range(100)))
-        sent, _ = measure_clocks()
+        sent, _ = ClockPair()()
 
         wire.reader.receive()
         messages = wire.reader.messages()

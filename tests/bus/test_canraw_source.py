@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agent.blocks import ERROR, MAX_BLOCK_FRAMES, FrameBlock, SignalTable
-from agent.bus.canraw import Filters, MessageSocket, measure_clocks
+from agent.bus.canraw import ClockPair, Filters, MessageSocket
 from agent.bus.early import EarlyReader
 from agent.bus.errorframes import schemas
 from agent.bus.linkmessage import LinkEvent, LinkInfo
@@ -289,7 +289,7 @@ class OtherClock(SystemClock):
 
 def test_stamps_that_fit_no_clock_are_put_between_two_reads_and_counted(plug: Plug) -> None:
     clock = OtherClock()
-    wire = Wire(clocks=lambda: measure_clocks(clock.boot, clock.wall))
+    wire = Wire(clocks=ClockPair(clock.boot, clock.wall))
     bus = plug(wire=wire, clock=clock).start()
     bus.until_state("reading")
     begin = clock.boot()

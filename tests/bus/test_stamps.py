@@ -1,6 +1,7 @@
 """Stamps of wall time become boot times, whatever is done to the wall clock meanwhile."""
 
 import dataclasses
+import itertools
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.blocks import Int64
-from agent.bus.canraw import measure_clocks
+from agent.bus.canraw import ClockPair
 from agent.bus.ring import Read
 from agent.bus.stamps import GRACE_NS, LATE_NS, HardwareClock, KernelStamps, Reads
 
@@ -321,10 +322,22 @@ class TestHardware:
 
 
 def test_clocks_are_measured_at_once_even_where_the_process_was_interrupted() -> None:
-    boots = iter([100 * S, 100 * S + 7 * MS, 101 * S, 101 * S + 200])
-    walls = iter([TODAY, TODAY + S])
+    quiet = [1 * S, 1 * S + 200, 2 * S, 2 * S + 210, 3 * S, 3 * S + 190]
+    interrupted = [100 * S, 100 * S + 7 * MS, 101 * S, 101 * S + 200]
+    boots = iter([*quiet, *interrupted])
+    walls = iter(TODAY + n for n in range(5))
+    clocks = ClockPair(lambda: next(boots), lambda: next(walls))
 
-    now, offset = measure_clocks(lambda: next(boots), lambda: next(walls))
+    assert clocks() == (3 * S + 190, 3 * S + 95 - TODAY - 2)
+    assert clocks() == (101 * S + 200, 101 * S + 100 - TODAY - 4)
 
-    assert now == 101 * S + 200
-    assert offset == 101 * S + 100 - TODAY - S
+
+def test_a_machine_on_which_clocks_are_slow_is_not_asked_again_for_that() -> None:
+    boots = itertools.count(step=50 * US)
+    clocks = ClockPair(lambda: next(boots), lambda: 0)
+
+    clocks()
+    before = next(boots)
+    now, _ = clocks()
+
+    assert now - before == 2 * 50 * US

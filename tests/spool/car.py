@@ -6,7 +6,7 @@ whether twice.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Limits:
     memory_mb: int = 32
     seal_after_s: float = 60.0
     seal_kib: int = 16
+    max_age_days: float = 0.0
+    keep_sent_hours: float = 0.0
 
 
 class Car:
@@ -74,6 +76,7 @@ class Car:
         limits: Limits | None = None,
         clock: StillClock | None = None,
         uplinks: Sequence[str] = ("cloud", "depot"),
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         limits = limits or Limits()
         self.clock = clock or StillClock()
@@ -86,10 +89,13 @@ class Car:
                 quota_mb=limits.quota_mb,
                 free_floor_mb=limits.free_floor_mb,
                 memory_mb=limits.memory_mb,
+                max_age_days=limits.max_age_days,
+                keep_sent_hours=limits.keep_sent_hours,
             ),
             batch=Batch(seal_after_s=limits.seal_after_s, seal_kib=limits.seal_kib),
             ledger=self.ledger,
             clock=self.clock,
+            shares=shares,
             header={"plan": "test"},
             fs=fs,
         )

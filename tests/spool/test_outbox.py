@@ -9,9 +9,8 @@ import pytest
 
 from agent.batch import BatchReader
 from agent.batch.format import Record
-from agent.spool.folder import QUARANTINE_FILES
 from agent.spool.outbox import Parcel
-from agent.spool.store import StreamKey
+from agent.spool.store import QUARANTINE_FILES, StreamKey
 from tests.spool.car import BOTH, CLOUD, EVENT, RAW, Car, Limits, content, contents, records
 from tests.spool.fakefs import Disk
 
@@ -98,7 +97,7 @@ def test_what_could_not_be_removed_is_still_waiting(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output error"):
         outbox.acknowledge(car.parcels()[0])
     with pytest.raises(OSError, match="Input/output error"):
-        outbox.evict()
+        outbox.evict("evicted: quota")
     assert outbox.waiting()[0] == 1
     assert car.counts()["waiting"] == 3
 
@@ -122,7 +121,7 @@ def test_whatever_races_each_batch_is_counted_once(tmp_path: Path) -> None:
 
     def evict() -> None:
         start.wait()
-        while outbox.evict():
+        while outbox.evict("evicted: quota"):
             car.ledger.add("uplink", "cloud", waiting=-1, evicted=1)
 
     def quarantine() -> None:
@@ -205,7 +204,7 @@ def test_a_tombstone_survives_a_cut_even_where_no_sample_follows(tmp_path: Path)
     car.commit()  # evicts
     disk.free = 1 << 40
     car.commit()  # writes the tombstone
-    disk.lay_out(tmp_path.with_name("left"), "dropped", "kept")
+    disk.lay_out(tmp_path.with_name("left"), Disk.cut("dropped", "kept"))
 
     again = Car(tmp_path.with_name("left") / "spool", [CLOUD])
     (parcel,) = again.parcels()
@@ -222,18 +221,6 @@ def test_the_quota_holds(tmp_path: Path) -> None:
         assert car.store.outboxes["cloud"].waiting()[1] <= 2 * MIB
     assert car.counts()["evicted"] > 0
     assert len(car.parcels()) > 3
-
-
-def test_of_two_uplinks_the_one_that_holds_more_gives_way(tmp_path: Path) -> None:
-    disk = Disk(tmp_path)
-    car = Car(tmp_path / "spool", [BOTH], fs=disk)
-    for i in range(4):
-        _batch(car, BOTH, range(i, i + 1))
-    for _ in range(3):
-        car.acknowledge("cloud")
-    disk.free = 64 * MIB - 1
-    car.commit()
-    assert (car.counts("cloud")["evicted"], car.counts("depot")["evicted"]) == (0, 1)
 
 
 def test_for_free_space_only_what_is_lacking_goes_in_one_round(tmp_path: Path) -> None:

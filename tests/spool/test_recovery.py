@@ -7,18 +7,17 @@ quarantine waits; nothing that waits is corrupt; no name of a batch is used twic
 import errno
 import logging
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.errors import SpoolError
-from tests.spool.car import BOTH, EVENT, Car, content, contents
+from tests.spool.car import BOTH, Car, contents
 from tests.spool.cuts import Cutter
+from tests.spool.drive import KEYS, UPLINKS, Drive, of
 from tests.spool.fakefs import Disk, fail_at
-
-KEYS = (BOTH, EVENT)
 
 
 @pytest.fixture(autouse=True)
@@ -29,162 +28,26 @@ def _quiet() -> Iterator[None]:
     logger.disabled = False
 
 
-class Drive:
-    """Two runs on one disk that do everything a spool does; notes what is promised meanwhile."""
-
-    def __init__(self, disk: Disk) -> None:
-        self.disk = disk
-        self.added: set[int] = set()
-        self.durable: set[int] = set()
-        self.arrived: dict[str, dict[str, set[int]]] = defaultdict(dict)
-        """By uplink and batch."""
-        self.given_up: dict[str, set[int]] = defaultdict(set)
-        self.runs: set[tuple[str, int]] = set()
-        self.promises = 0
-        self._serial = 0
-        self._pending: set[int] = set()
-
-    def open(self) -> Car:
-        car = Car(self.disk.root / "spool", KEYS, fs=self.disk)
-        self.runs.add((car.store.folder.install, car.store.folder.run))
-        self.promises += 1
-        return car
-
-    def add(self, car: Car, n: int = 3) -> None:
-        for key in KEYS:
-            numbers = range(self._serial, self._serial + n)
-            self._serial += n
-            self.added |= set(numbers)
-            self._pending |= set(numbers)
-            car.add(key, numbers)
-
-    def settle(self, car: Car) -> None:
-        """Everything added is durable, once the disk works."""
-        if not car.store.trouble:
-            self.durable |= self._pending
-            self._pending.clear()
-            self.promises += 1
-
-    def kill(self, car: Car) -> None:
-        """The process is gone with its memory; the page cache lives on."""
-        self._pending.clear()
-        car.store.close()
-
-    def round(self, car: Car, seconds: float = 1) -> None:
-        self.add(car)
-        car.later(61)
-        self.settle(car)
-
-    def acknowledge(self, car: Car, uplink: str) -> None:
-        parcel = car.store.outboxes[uplink].next()
-        if parcel is None:
-            return
-        self.arrived[uplink][parcel.batch_id] = set(content(parcel.path))
-        self.promises += 1
-        while True:
-            try:
-                car.acknowledge(uplink)
-            except OSError:
-                continue
-            return
-
-    def quarantine(self, car: Car, uplink: str) -> None:
-        outbox = car.store.outboxes[uplink]
-        parcel = outbox.next()
-        if parcel is None:
-            return
-        self.given_up[uplink] |= set(content(parcel.path))
-        self.promises += 1
-        while True:
-            try:
-                done = outbox.quarantine(parcel, "a test")
-            except OSError:
-                continue
-            if done:
-                n = parcel.samples
-                car.ledger.add("uplink", uplink, waiting=-n, quarantined=n)
-            return
-
-    def evict(self, car: Car) -> None:
-        """The disk has little room: one batch goes."""
-        for uplink in ("cloud", "depot"):
-            victim = car.store.outboxes[uplink]._least()
-            if victim is not None:
-                self.given_up[uplink] |= set(content(victim.path))
-        self.promises += 1
-        self.disk.free = (64 << 20) - 1
-        car.commit()
-        self.disk.free = 1 << 40
-
-    def first_run(self, car: Car) -> None:
-        self.round(car)
-        self.round(car)
-        self.round(car, 61)
-        self.acknowledge(car, "cloud")
-        self.round(car)
-        car.store.seal_now()
-        self.round(car)
-        self.quarantine(car, "depot")
-        self.round(car)
-        self.evict(car)
-        self.round(car)
-        self.kill(car)
-
-    def second_run(self, car: Car) -> None:
-        self.settle(car)
-        self.acknowledge(car, "depot")
-        self.round(car)
-        self.add(car)
-        car.store.stop()
-        self.settle(car)
-        car.store.close()
-
-    def examine(self, root: Path, disk: Disk | None = None) -> None:
-        """What a start finds in a folder that was left by a cut now."""
-        car = Car(root / "spool", KEYS, fs=disk or Disk(root))
-        try:
-            car.check()
-            assert car.store.trouble == ""
-            run = car.store.folder.install, car.store.folder.run
-            assert run not in self.runs
-            assert all(run > known for known in self.runs if known[0] == run[0])
-            for uplink in ("cloud", "depot"):
-                batches = {p.batch_id: content(p.path) for p in car.parcels(uplink)}
-                waiting = sum(batches.values(), Counter[int]())
-                assert not waiting or max(waiting.values()) == 1
-                assert car.counts(uplink)["waiting"] == waiting.total()
-                known = self.arrived[uplink]
-                for batch_id in known.keys() & batches.keys():  # what is sent again is the same
-                    assert known[batch_id] == set(batches[batch_id])
-                have = set(waiting).union(*known.values())
-                assert have <= _of(self.added, uplink)
-                assert _of(self.durable, uplink) - self.given_up[uplink] <= have
-            assert list((root / "spool/quarantine").glob("cloud/*")) == []
-        finally:
-            car.store.close()
-
-
-def _of(numbers: set[int], uplink: str) -> set[int]:
-    """Half of each round goes to the event stream, which is for the cloud alone."""
-    return {n for n in numbers if uplink == "cloud" or n % 6 < 3}
-
-
 def _prepared(tmp_path: Path, name: str = "disk") -> Disk:
     (tmp_path / name).mkdir()
     return Disk(tmp_path / name)
 
 
-def test_a_power_cut_at_any_operation_costs_nothing_that_was_durable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mixed", [3, pytest.param(60, marks=[pytest.mark.slow])])
+@pytest.mark.timeout(3600)
+def test_a_power_cut_at_any_operation_costs_nothing_that_was_durable(
+    tmp_path: Path, mixed: int
+) -> None:
     disk = _prepared(tmp_path)
     drive = Drive(disk)
-    cutter = Cutter(disk, tmp_path / "left", drive.examine, lambda: drive.promises)
+    cutter = Cutter(disk, tmp_path / "left", drive.examine, lambda: drive.promises, mixed=mixed)
 
-    drive.first_run(drive.open())
-    drive.second_run(drive.open())
+    drive.whole()
     cutter.cut_now("at the end")
 
-    assert cutter.cases > 300
-    print(f"{cutter.cases} cuts at {disk.operations} operations")
+    assert cutter.alike > 300
+    assert cutter.mixed > 300
+    print(cutter)
 
 
 def test_a_power_cut_during_recovery_costs_nothing_either(tmp_path: Path) -> None:
@@ -200,7 +63,7 @@ def test_a_power_cut_during_recovery_costs_nothing_either(tmp_path: Path) -> Non
     def cut_again(left: Path) -> None:
         nonlocal cases
         second = Disk(left)
-        cutter = Cutter(second, tmp_path / "left again", drive.examine)
+        cutter = Cutter(second, tmp_path / "left again", drive.examine, mixed=2)
         drive.examine(left, second)
         cases += cutter.cases
 
@@ -223,13 +86,22 @@ def _operations(tmp_path: Path) -> int:
     return disk.operations
 
 
+_EVERY = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
 @pytest.mark.parametrize(
     ("number", "count", "step"),
     [
         (errno.EIO, 1, 1),
-        (errno.ENOSPC, 1, 1),
-        (errno.EIO, 12, 16),
-        (errno.ENOSPC, 12, 16),
+        (errno.ENOSPC, 1, 5),
+        (errno.EDQUOT, 1, 9),
+        (errno.EROFS, 1, 9),
+        (errno.EIO, 12, 32),
+        (errno.EROFS, 12, 32),
+        pytest.param(errno.ENOSPC, 1, 1, marks=_EVERY),
+        pytest.param(errno.EDQUOT, 1, 1, marks=_EVERY),
+        pytest.param(errno.EROFS, 1, 1, marks=_EVERY),
+        pytest.param(errno.ENOSPC, 12, 2, marks=_EVERY),
     ],
 )
 def test_an_error_at_any_operation_costs_nothing_that_is_not_counted(
@@ -266,18 +138,18 @@ def _survive(disk: Disk) -> None:
     car = Car(disk.root / "spool", KEYS, fs=disk)
     car.check()
     assert car.store.trouble == ""
-    for uplink in ("cloud", "depot"):
+    for uplink in UPLINKS:
         parcels = [p for p in car.parcels(uplink) if p.batch_id not in drive.arrived[uplink]]
         waiting = contents(parcels)
         assert not waiting or max(waiting.values()) == 1
         have = set(waiting).union(*drive.arrived[uplink].values())
-        assert have <= _of(drive.added, uplink)
-        assert len(_of(drive.durable, uplink) - have) <= told[uplink]
+        assert have <= of(drive.added, uplink)
+        assert len(of(drive.durable, uplink) - have) <= told[uplink]
     car.store.close()
 
 
 def _given_up(car: Car) -> Counter[str]:
-    counts = {uplink: car.counts(uplink) for uplink in ("cloud", "depot")}
+    counts = {uplink: car.counts(uplink) for uplink in UPLINKS}
     return Counter({u: row["evicted"] + row["quarantined"] for u, row in counts.items()})
 
 
@@ -320,7 +192,7 @@ def _identity(root: Path, disk: Disk | None = None) -> tuple[str, int]:
     car.add(BOTH, range(3))
     car.commit()
     car.store.stop()
-    for uplink in ("cloud", "depot"):
+    for uplink in UPLINKS:
         while car.parcels(uplink):
             car.acknowledge(uplink)
     car.store.close()
@@ -356,7 +228,7 @@ def test_a_damaged_install_id_is_made_anew(tmp_path: Path, damage: bytes | None)
     assert set(new) <= set("0123456789abcdef")
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
 def test_a_disk_that_takes_nothing_at_the_start_keeps_nobody_from_collecting(
     tmp_path: Path, number: int
 ) -> None:

@@ -106,6 +106,24 @@ async def answer_twice(x: Exchange) -> None:
     x.note("answered twice")
 
 
+async def judge_twice(x: Exchange) -> None:
+    """As a proxy that sends the request on twice and passes the second answer back."""
+    x.server.stored[x.batch_id] = await x.body()
+    x.note("sent on twice")
+    await x.reply(412, {})
+
+
+async def answer_late(x: Exchange) -> None:
+    """A good answer, after a while and in pieces."""
+    content = await x.body()
+    x.server.stored[x.batch_id] = content
+    head = f"HTTP/1.1 201 Created\r\nContent-Digest: {digest_of(content)}\r\nContent-Length: 0"
+    x.note("answered late")
+    for piece in (head[:7], head[7:40], head[40:], "\r\n\r\n"):
+        await asyncio.sleep(0.02)
+        await x.write(piece.encode())
+
+
 async def never_answer(x: Exchange) -> None:
     await x.body()
     x.note("no answer")
@@ -157,6 +175,24 @@ async def garbage(x: Exchange) -> None:
     x.writer.close()
 
 
+def nonsense(name: str, content: bytes) -> Behaviour:
+    """What looks like an answer at first."""
+
+    async def give(x: Exchange) -> None:
+        await x.body()
+        x.note(name)
+        await x.write(content)
+        x.writer.close()
+
+    return give
+
+
+async def captive_portal(x: Exchange) -> None:
+    await x.body()
+    x.note("portal")
+    await x.reply(200, {"Content-Type": "text/html"}, b"<html>Accept the terms of our WLAN</html>")
+
+
 async def endless_head(x: Exchange) -> None:
     await x.body()
     x.note("endless head")
@@ -197,7 +233,9 @@ class BadServer:
         self.port = 0
 
     @contextlib.asynccontextmanager
-    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["BadServer"]:
+    async def running(
+        self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> AsyncIterator["BadServer"]:
         tasks: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -205,7 +243,7 @@ class BadServer:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+        server = await asyncio.start_server(connected, host, 0, ssl=tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

@@ -228,7 +228,7 @@ def test_retry_after_is_waited_for(tmp_path: Path) -> None:
             world = World(tmp_path, server)
             world.fill(1)
             await world.run(world.sender())
-            assert sum(world.time.slept) == pytest.approx(1234)
+            assert 1234 <= sum(world.time.slept) <= 1234 * 1.25
             assert server.happened == ["503", "stored"]
             world.check()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from agent.ledger import Ledger, differences
 from agent.settings import LANES, Lane, Uplink
 from agent.spool.outbox import Parcel
 from agent.uplink.budget import RetryBudget
+from agent.uplink.meter import Meter
 from agent.uplink.sender import Sender, Status
 from tests.uplink.badserver import BadServer
 
@@ -25,6 +27,8 @@ class FakeTime:
 
     def __init__(self) -> None:
         self._now = 1000 * SECOND
+        self._offset = 0
+        self._quality = Quality.UNSYNCHRONISED
         self.slept: list[float] = []
         self.enough: Callable[[], bool] = lambda: False
         self.reached = asyncio.Event()
@@ -33,10 +37,18 @@ class FakeTime:
         return BootNs(self._now)
 
     def wall(self) -> WallNs:
-        return WallNs(self._now)
+        return WallNs(self._now + self._offset)
 
     def quality(self) -> Quality:
-        return Quality.UNSYNCHRONISED
+        return self._quality
+
+    def set_wall(self, moment: dt.datetime, quality: Quality = Quality.NTP) -> None:
+        """As NTP does it."""
+        self._offset = int(moment.timestamp()) * SECOND - self._now
+        self._quality = quality
+
+    def pass_s(self, seconds: float) -> None:
+        self._now += round(seconds * SECOND)
 
     async def sleep(self, seconds: float) -> None:
         """Pass the time; once a test has seen enough, time stands still."""
@@ -58,6 +70,9 @@ class FakeOutbox:
         self.quarantined: dict[str, str] = {}
         self.evicted: list[str] = []
         self.failures: list[OSError] = []
+        self.kept: dict[str, bytes] = {}
+        """What `resend` finds: batches that were acknowledged and not yet thrown away."""
+        self.keeps = False
         self._folder = folder
         self._ledger = ledger
         self._parcels: dict[str, Parcel] = {}
@@ -70,6 +85,9 @@ class FakeOutbox:
         self._parcels[batch_id] = parcel
         self._ledger.add("uplink", self.uplink, found=n, waiting=n)
         return parcel
+
+    def replace(self, parcel: Parcel) -> None:
+        self._parcels[parcel.batch_id] = parcel
 
     def evict(self, batch_id: str) -> None:
         parcel = self._parcels.pop(batch_id)
@@ -89,6 +107,8 @@ class FakeOutbox:
         if self.failures:
             raise self.failures.pop(0)
         if self._parcels.pop(parcel.batch_id, None):
+            if self.keeps:
+                self.kept[parcel.batch_id] = parcel.path.read_bytes()
             parcel.path.unlink()
             self.acknowledged.append(parcel.batch_id)
             return True
@@ -100,6 +120,14 @@ class FakeOutbox:
             self.quarantined[parcel.batch_id] = reason
             return True
         return False
+
+    def resend(self, first: str, last: str) -> int:
+        wanted = [b for b in sorted(self.kept) if first <= b <= last]
+        for batch_id in wanted:
+            self.acknowledged.remove(batch_id)
+            self._ledger.add("uplink", self.uplink, acknowledged=-7, found=-7)
+            self.put(batch_id, self.kept.pop(batch_id))
+        return len(wanted)
 
     def waiting(self) -> tuple[int, int]:
         return len(self._parcels), sum(p.size for p in self._parcels.values())
@@ -127,17 +155,18 @@ class World:
         *,
         kind: str = "http",
         stall_timeout_s: float = 20.0,
-        token_file: str = "",
-        ca_file: str = "",
+        connect_timeout_s: float = 10.0,
+        meter: Meter | None = None,
+        **more: Any,
     ) -> Sender:
+        """`more` are keys of an uplink in the device file."""
         settings = Uplink(
             name=NAME,
             kind="object-store" if kind == "object-store" else "http",
             url=self.url,
-            token_file=token_file,
-            ca_file=ca_file,
-            connect_timeout_s=10.0,
+            connect_timeout_s=connect_timeout_s,
             stall_timeout_s=stall_timeout_s,
+            **more,
         )
         return Sender(
             settings,
@@ -146,6 +175,7 @@ class World:
             self.ledger,
             self.time,
             budget=self.budget,
+            meter=meter,
             random=self.random.random,
             sleep=self.time.sleep,
         )

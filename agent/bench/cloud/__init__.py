@@ -1,4 +1,4 @@
-"""The reference cloud: takes batches over HTTP, keeps them, and says what is missing.
+"""The reference cloud: takes batches, over HTTP or from a broker, and says what is missing.
 
 It is the other end of docs/upload-protocol.md, for the bench, for tests and for a small fleet on
 one machine. It has no database: the files are the truth, and everything else is read from them.
@@ -11,14 +11,17 @@ What an acknowledgement means
 
 Files
     {data}/vehicles/{vehicle}/{day of receipt, UTC}/{batch_id}.batch
-    {data}/incoming/            half uploads; whatever is here at a start is removed
-    {data}/lock                 held while a cloud runs: a folder has one owner
+    {data}/incoming/            half uploads; whatever is here at a start is removed, of a shared
+                                folder what is older than an hour
+    {data}/lock                 held while a cloud runs: a folder has one owner, or several that
+                                were all started to share it
     The time of receipt is the modification time of the file, so a restart knows it. Digests and
     summaries are computed when they are first asked for and kept in memory.
 
 Rooms
     store.py         the files: temporary, checked, durable, found again. No HTTP.
     uploads.py       PUT: limits, checks, statuses; all work on files is done in threads.
+    mqtt.py          the same from a broker, beside any number of other clouds.
     server.py        the application: addresses and questions.
     answers.py       JSON and refusals.
     digest.py        Content-Digest fields, RFC 9530.

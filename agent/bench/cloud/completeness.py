@@ -197,8 +197,8 @@ def _stream(
     explained something.
     """
     chain.sort(key=lambda s: s.name.sequence)
-    evicted = {t.name.sequence: t for t in tombstones}
-    explained: dict[str, int] = {}
+    evicted = sorted(tombstones, key=lambda t: t.name.sequence)
+    explained: dict[str, Tombstone] = {}
     gaps: list[Gap] = []
     before: Summary | None = None
     count: int | None = 0
@@ -210,13 +210,13 @@ def _stream(
         lane, stream = batch.name.lane, batch.stream
         after, until = date(before.last if before else None), date(batch.first)
         if previous > last:
-            stones = [evicted[n] for n in sorted(evicted) if last < n <= previous]
-            explained |= {t.batch_id: t.name.sequence for t in stones}
+            stones = [t for t in evicted if last < t.name.sequence <= previous]
+            explained |= {t.batch_id: t for t in stones}
+            gone = {n for t in stones for n in range(t.name.sequence, t.end + 1)}
             rest = None if between is None else between - sum(t.samples for t in stones)
-            if rest is None or rest > 0 or previous not in evicted:
+            if rest is None or rest > 0 or previous not in gone:
                 kind: Literal["missing", "empty"] = "empty" if rest == 0 else "missing"
-                named = {t.name.sequence for t in stones} | others
-                absent = _absent(last + 1, previous, named)
+                absent = _absent(last + 1, previous, gone | others)
                 text = sentence(absent, lane, rest, after, until)
                 gaps.append(Gap(kind, text, lane, stream, absent, rest, after, until))
             gaps += [
@@ -243,7 +243,9 @@ def _stream(
         "samples": sum(s.samples for s in chain),
         "present": _ranges(s.name.sequence for s in chain),
         "missing": [r for g in gaps if g.kind == "missing" for r in g.sequences],
-        "evicted": _ranges(explained.values()),
+        "evicted": _ranges(
+            n for t in explained.values() for n in range(t.name.sequence, t.end + 1)
+        ),
         "recovered": _ranges(s.name.sequence for s in chain if s.recovered),
         "first": _json(date(chain[0].first)),
         "last": _json(date(chain[-1].last)),

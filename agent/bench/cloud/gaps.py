@@ -39,13 +39,16 @@ class Gap:
 
 def evicted_gap(tombstone: Tombstone) -> Gap:
     name = tombstone.name
+    what = f"batch {name.sequence}"
+    if tombstone.end > name.sequence:
+        what = f"batches between {name.sequence} and {tombstone.end}"
     return Gap(
         "evicted",
-        f"the vehicle evicted batch {name.sequence} of lane {name.lane} with "
+        f"the vehicle evicted {what} of lane {name.lane} with "
         f"{tombstone.samples:,} samples ({tombstone.reason or 'no reason given'})",
         name.lane,
         "",
-        [[name.sequence, name.sequence]],
+        [[name.sequence, tombstone.end]],
         tombstone.samples,
     )
 

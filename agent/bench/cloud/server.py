@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
@@ -17,15 +18,20 @@ from agent import __version__
 from agent.batch.format import MEDIA_TYPE
 from agent.bench.cloud import digest as digests
 from agent.bench.cloud.answers import as_json, plain_errors, refuse
+from agent.bench.cloud.identity import Identity
 from agent.bench.cloud.page import landing
 from agent.bench.cloud.queries import MAX_SAMPLES, Catalogue
 from agent.bench.cloud.store import Outcome, Store, Stored
 from agent.bench.cloud.uploads import Uploads
+from agent.bench.cloud.wanted import wanted
 from agent.errors import ConfigError
+from agent.uplink.wire import RESEND
 
 _log = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 64 << 20
+RECEIVED: Final[web.AppKey[Callable[[Outcome], None]]] = web.AppKey("received")
+"""What is to be called in the event loop for a batch that became durable by another way."""
 
 
 def create_app(
@@ -34,12 +40,16 @@ def create_app(
     on_received: Callable[[Outcome], None] | None = None,
     stall_timeout_s: float = 30.0,
     max_batch: int = MAX_BATCH,
+    identity: Identity | None = None,
+    look_for_gaps_s: float = 10.0,
 ) -> web.Application:
     """The application; it uses `store` and leaves closing it to the caller.
 
-    `on_received` is called in the event loop for each batch that became durable here.
+    `on_received` is called in the event loop for each batch that became durable here. With an
+    `identity` vehicles need their certificates. Gaps are looked for, and asked for, once in
+    `look_for_gaps_s` for each vehicle that sends.
     """
-    cloud = _Cloud(store)
+    cloud = _Cloud(store, look_for_gaps_s)
 
     def received(outcome: Outcome) -> None:
         cloud.refresh(outcome.stored.vehicle)
@@ -47,7 +57,8 @@ def create_app(
             on_received(outcome)
 
     uploads = Uploads(store, received, stall_timeout_s, max_batch)
-    app = web.Application(middlewares=[plain_errors])
+    app = web.Application(middlewares=[plain_errors, *([identity.guard()] if identity else [])])
+    app[RECEIVED] = received
     batch = "/v1/vehicles/{vehicle}/batches/{batch_id}"
     app.router.add_route("PUT", batch, uploads.put, expect_handler=uploads.expect)
     app.router.add_route("HEAD", batch, cloud.head)
@@ -63,12 +74,17 @@ def create_app(
         ("/v1/vehicles/{vehicle}/samples", cloud.samples),
     ):
         app.router.add_get(path, handler)
+    if identity is not None:
+        app.router.add_post("/v1/vehicles/{vehicle}/enrol", identity.enrol)
+    app.on_response_prepare.append(cloud.remind)
     app.on_cleanup.append(cloud.finish)
     return app
 
 
 @contextlib.asynccontextmanager
-async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+async def serve(
+    app: web.Application, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """Listen while the context lasts; gives the base address, with the port that was picked for 0.
 
     Raises:
@@ -77,7 +93,7 @@ async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[str
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host, port, ssl_context=tls)
         try:
             await site.start()
         except (OSError, OverflowError) as e:
@@ -87,23 +103,41 @@ async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[str
             ) from e
         bound = runner.addresses[0]
         name = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        yield f"http://{name}:{bound[1]}"
+        yield f"{'http' if tls is None else 'https'}://{name}:{bound[1]}"
     finally:
         await runner.cleanup()
 
 
 class _Cloud:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, look_for_gaps_s: float) -> None:
         self._store = store
+        self._look_for_gaps_s = look_for_gaps_s
+        self._looked: dict[str, float] = {}
+        self._wanted: dict[str, str] = {}
         self._catalogue = Catalogue(store)
         self._refreshing: dict[str, asyncio.Task[None]] = {}
 
     def refresh(self, vehicle: str) -> None:
         """Take the batch into the answers soon; at most one such thread a vehicle."""
         if vehicle not in self._refreshing:
-            task = asyncio.create_task(asyncio.to_thread(self._catalogue.refresh, vehicle))
+            task = asyncio.create_task(self._take_in(vehicle))
             self._refreshing[vehicle] = task
             task.add_done_callback(lambda done: self._refreshed(vehicle, done))
+
+    async def _take_in(self, vehicle: str) -> None:
+        await asyncio.to_thread(self._catalogue.refresh, vehicle)
+        now = asyncio.get_running_loop().time()
+        if now - self._looked.get(vehicle, -1e9) >= self._look_for_gaps_s:
+            self._looked[vehicle] = now
+            whole = await asyncio.to_thread(self._catalogue.completeness, vehicle)
+            self._wanted[vehicle] = wanted(whole)
+
+    async def remind(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Ask a vehicle that has just sent something for what is missing."""
+        if request.method == "PUT" and response.status < 300:
+            ranges = self._wanted.pop(request.match_info.get("vehicle", ""), "")
+            if ranges:
+                response.headers[RESEND] = ranges
 
     def _refreshed(self, vehicle: str, task: asyncio.Task[None]) -> None:
         self._refreshing.pop(vehicle, None)
@@ -115,7 +149,7 @@ class _Cloud:
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
 
     async def head(self, request: web.Request) -> web.Response:
-        stored = self._stored(request)
+        stored = await self._stored(request)
         digest = await asyncio.to_thread(self._store.digest, stored)
         headers = {
             "Content-Digest": digests.field(digest),
@@ -125,15 +159,16 @@ class _Cloud:
         return web.Response(headers=headers)
 
     async def file(self, request: web.Request) -> web.FileResponse:
-        stored = self._stored(request)
+        stored = await self._stored(request)
         digest = digests.field(await asyncio.to_thread(self._store.digest, stored))
         headers = {"Repr-Digest": digest, hdrs.CONTENT_TYPE: MEDIA_TYPE}
         if hdrs.RANGE not in request.headers:
             headers["Content-Digest"] = digest
         return web.FileResponse(stored.path, headers=headers)
 
-    def _stored(self, request: web.Request) -> Stored:
-        stored = self._store.find(request.match_info["vehicle"], request.match_info["batch_id"])
+    async def _stored(self, request: web.Request) -> Stored:
+        named = request.match_info
+        stored = await asyncio.to_thread(self._store.find, named["vehicle"], named["batch_id"])
         if stored is None:
             refuse(404, "unknown", "there is no such batch")
         return stored
@@ -150,23 +185,25 @@ class _Cloud:
         return as_json({"vehicles": await asyncio.to_thread(self._catalogue.vehicles)})
 
     async def vehicle(self, request: web.Request) -> web.Response:
-        return as_json(await asyncio.to_thread(self._catalogue.vehicle, self._known(request)))
+        vehicle = await self._known(request)
+        return as_json(await asyncio.to_thread(self._catalogue.vehicle, vehicle))
 
     async def completeness(self, request: web.Request) -> web.Response:
-        return as_json(await asyncio.to_thread(self._catalogue.completeness, self._known(request)))
+        vehicle = await self._known(request)
+        return as_json(await asyncio.to_thread(self._catalogue.completeness, vehicle))
 
     async def latest(self, request: web.Request) -> web.Response:
-        vehicle = self._known(request)
+        vehicle = await self._known(request)
         signals = await asyncio.to_thread(self._catalogue.latest, vehicle)
         return as_json({"vehicle": vehicle, "signals": signals})
 
     async def batches(self, request: web.Request) -> web.Response:
-        vehicle = self._known(request)
+        vehicle = await self._known(request)
         batches = await asyncio.to_thread(self._catalogue.batches, vehicle)
         return as_json({"vehicle": vehicle, "batches": batches})
 
     async def samples(self, request: web.Request) -> web.Response:
-        vehicle, query = self._known(request), request.query
+        vehicle, query = await self._known(request), request.query
         patterns = query.getall("signal", [])
         if not patterns:
             refuse(400, "query", "name signals: ?signal=Message.Signal, with * and ?")
@@ -183,9 +220,9 @@ class _Cloud:
         )
         return as_json(answer)
 
-    def _known(self, request: web.Request) -> str:
+    async def _known(self, request: web.Request) -> str:
         vehicle = request.match_info["vehicle"]
-        if not self._store.batches(vehicle):
+        if not await asyncio.to_thread(self._store.batches, vehicle):
             refuse(404, "unknown", "nothing has come from such a vehicle")
         return vehicle
 

@@ -5,6 +5,11 @@ checks it and then, under a lock, gives it its name: the first one wins, the oth
 there. The index in memory is filled from the folders at the start, and changed only after the disk
 was.
 
+A folder has one owner, or several that all say that they share it. Those look on disk for what they
+do not know, and give names one at a time: whoever does it has a lock on the vehicle's folder until
+the name is durable. So the first one wins between them too, and none speaks of a batch that a power
+cut could still take.
+
 Every method may touch the disk, so a server calls them from threads; all of them are thread-safe,
 except that one `Upload` belongs to one caller at a time.
 """
@@ -17,7 +22,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -33,6 +38,8 @@ _BATCH_ID: Final = re.compile(
     rf"[0-9a-f]{{4,64}}-[0-9]{{1,12}}-(?:{'|'.join(LANES)})-[0-9]{{1,12}}"
 )
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_ABANDONED_S: Final = 3600.0
+"""A half upload of a shared folder is nobody's when nothing was written to it for so long."""
 
 
 def is_vehicle(name: str) -> bool:
@@ -148,7 +155,12 @@ class Store:
     """All batches below one folder."""
 
     def __init__(
-        self, root: Path, *, disk: FileSystem | None = None, clock: Clock | None = None
+        self,
+        root: Path,
+        *,
+        shared: bool = False,
+        disk: FileSystem | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Take the folder, clear away half uploads and find what is there.
 
@@ -156,6 +168,7 @@ class Store:
             ConfigError: the folder cannot be made or written, or another cloud has it.
         """
         self.root = root
+        self._shared = shared
         self._disk = disk or Disk()
         self._clock = clock or SystemClock()
         self._vehicles = root / "vehicles"
@@ -169,8 +182,7 @@ class Store:
             for folder in (root, self._vehicles, self._incoming):
                 folder.mkdir(parents=True, exist_ok=True)
             self._hold()
-            for half in self._incoming.iterdir():
-                half.unlink()
+            self._clear()
             for folder in (self._vehicles, self._incoming, root):
                 self._disk.sync_folder(folder)
             for stored in self._find_all():
@@ -185,17 +197,29 @@ class Store:
     def _hold(self) -> None:
         self._held = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
+            fcntl.flock(self._held, kind | fcntl.LOCK_NB)
         except BlockingIOError as e:
             self.close()
             raise ConfigError(
-                f"{self.root}: another cloud keeps its batches here; stop it, or name another "
-                "folder with --data"
+                f"{self.root}: another cloud keeps its batches here; stop it, name another "
+                "folder with --data, or start all of them with --shared"
             ) from e
 
-    def _find_all(self) -> Iterator[Stored]:
-        for path in sorted(self._vehicles.glob(f"*/*/*{SUFFIX}")):
+    def _clear(self) -> None:
+        for half in self._incoming.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                age_s = (self._clock.wall() - half.stat().st_mtime_ns) / SECOND
+                if not self._shared or age_s > _ABANDONED_S:
+                    half.unlink()
+
+    def _find_all(
+        self, pattern: str = f"*/*/*{SUFFIX}", known: Container[str] = ()
+    ) -> Iterator[Stored]:
+        for path in sorted(self._vehicles.glob(pattern)):
             vehicle, batch_id = path.parts[-3], path.name.removesuffix(SUFFIX)
+            if batch_id in known:
+                continue
             if is_vehicle(vehicle) and is_batch_id(batch_id) and _DAY.fullmatch(path.parts[-2]):
                 state = path.stat()
                 received = WallNs(state.st_mtime_ns)
@@ -207,19 +231,54 @@ class Store:
             os.close(self._held)
             self._held = -1
 
+    @contextlib.contextmanager
+    def _placing(self, vehicle: str) -> Iterator[None]:
+        """While this lasts nobody else gives a name to a batch of this vehicle."""
+        with self._lock:
+            if not self._shared:
+                yield
+                return
+            self._make_folder(self._vehicles / vehicle)
+            folder = os.open(self._vehicles / vehicle, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(folder)
+
+    def _look(self, vehicle: str, name: str = "*") -> None:
+        """Take what others have stored of a vehicle into the index: one batch, or all."""
+        known = self._batches.setdefault(vehicle, {})
+        for stored in self._find_all(f"{vehicle}/*/{name}{SUFFIX}", known):
+            known.setdefault(stored.batch_id, stored)
+
     def vehicles(self) -> list[str]:
+        if self._shared:
+            names = sorted(p.name for p in self._vehicles.iterdir() if is_vehicle(p.name))
+            return [name for name in names if self.batches(name)]
         with self._lock:
             return sorted(self._batches)
 
     def batches(self, vehicle: str) -> list[Stored]:
         """The batches of a vehicle in the order in which they were received."""
+        if self._known_to_others(vehicle):
+            with self._placing(vehicle):
+                self._look(vehicle)
         with self._lock:
             found = list(self._batches.get(vehicle, {}).values())
         return sorted(found, key=lambda s: (s.received, s.batch_id))
 
     def find(self, vehicle: str, batch_id: str) -> Stored | None:
         with self._lock:
-            return self._batches.get(vehicle, {}).get(batch_id)
+            found = self._batches.get(vehicle, {}).get(batch_id)
+        if found is None and self._known_to_others(vehicle) and is_batch_id(batch_id):
+            with self._placing(vehicle):
+                self._look(vehicle, batch_id)
+                found = self._batches.get(vehicle, {}).get(batch_id)
+        return found
+
+    def _known_to_others(self, vehicle: str) -> bool:
+        return self._shared and is_vehicle(vehicle) and (self._vehicles / vehicle).is_dir()
 
     def digest(self, stored: Stored) -> bytes:
         """The sha-256 of a batch, computed when it is first asked for.
@@ -264,8 +323,11 @@ class Store:
         received = self._clock.wall()
         os.utime(upload.fd, ns=(received, received))
         self._disk.sync_file(upload.fd)
-        with self._lock:
+        with self._placing(upload.vehicle):
             here = self._batches.get(upload.vehicle, {}).get(upload.batch_id)
+            if here is None and self._shared:
+                self._look(upload.vehicle, upload.batch_id)
+                here = self._batches.get(upload.vehicle, {}).get(upload.batch_id)
             if here is None:
                 stored = Stored(
                     upload.vehicle,
@@ -287,10 +349,7 @@ class Store:
         vehicle = self._vehicles / upload.vehicle
         folder = vehicle / day
         for each in (vehicle, folder):
-            if each not in self._durable_folders:
-                each.mkdir(exist_ok=True)
-                self._disk.sync_folder(each.parent)
-                self._durable_folders.add(each)
+            self._make_folder(each)
         target = folder / f"{upload.batch_id}{SUFFIX}"
         try:
             self._disk.rename(upload.path, target)
@@ -302,6 +361,12 @@ class Store:
                 target.unlink(missing_ok=True)
             raise
         return target
+
+    def _make_folder(self, path: Path) -> None:
+        if path not in self._durable_folders:
+            path.mkdir(exist_ok=True)
+            self._disk.sync_folder(path.parent)
+            self._durable_folders.add(path)
 
 
 def _check(upload: Upload) -> int | None:

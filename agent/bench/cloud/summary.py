@@ -3,6 +3,7 @@
 Nothing in a batch is believed: what has the wrong form is left out.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,9 @@ from agent.batch.reader import unpack_anchor
 from agent.bench.cloud.store import Stored, is_batch_id
 from agent.blocks import SignalSchema, SignalTable, TimeBase
 from agent.clock import SECOND, Anchor, BootNs, best_anchor
+
+_FOLDED = 100_000
+"""A tombstone stands for no more batches than this."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,10 +91,11 @@ class LedgerEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tombstone:
-    """A batch that the vehicle threw away, and why."""
+    """A batch that the vehicle threw away, and why; or some of several, to the sequence `end`."""
 
     batch_id: str
     name: BatchName
+    end: int
     samples: int
     reason: str
     uplink: str
@@ -316,9 +321,17 @@ def _tombstone(value: Mapping[str, Any]) -> Tombstone | None:
         name = BatchName.parse(batch_id)
     except ValueError:
         return None
+    end = name.sequence
+    with contextlib.suppress(ValueError):
+        last = BatchName.parse(_text(value.get("last")))
+        # What reaches into another run is known by its first batch alone.
+        same = (last.install, last.run, last.lane) == (name.install, name.run, name.lane)
+        if same and 0 <= last.sequence - end <= _FOLDED:
+            end = last.sequence
     return Tombstone(
         batch_id,
         name,
+        end,
         _count(value.get("samples")) or 0,
         _text(value.get("reason")),
         _text(value.get("uplink")),

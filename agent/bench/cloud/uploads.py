@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _MAX_UPLOADS: Final = 64
 _WRITE_SIZE: Final = 256 << 10
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_BATCH_TYPES: Final = (MEDIA_TYPE, "application/octet-stream")
+BATCH_TYPES: Final = (MEDIA_TYPE, "application/octet-stream")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 _T = TypeVar("_T")
@@ -89,10 +89,8 @@ class Uploads:
         except OSError as e:
             if isinstance(e, ConnectionError):
                 raise
-            status = 507 if e.errno in _FULL else 500
             _log.warning("batch %s could not be kept: %s", announced.batch_id, e)
-            reason = e.strerror or type(e).__name__
-            refuse(status, "storage", f"the batch could not be kept: {reason}", close=True)
+            refuse(*why_not_kept(e), close=True)
         finally:
             self.running -= 1
 
@@ -107,7 +105,7 @@ class Uploads:
             refuse(411, "length", "Content-Length is required", close=True)
         if request.content_length > self._max_batch:
             refuse(413, "size", f"a batch has at most {self._max_batch} bytes", close=True)
-        if request.content_type not in _BATCH_TYPES or hdrs.CONTENT_ENCODING in headers:
+        if request.content_type not in BATCH_TYPES or hdrs.CONTENT_ENCODING in headers:
             refuse(415, "type", f"send {MEDIA_TYPE} without Content-Encoding", close=True)
         try:
             digest = digests.parse(", ".join(headers.getall("Content-Digest", ())))
@@ -119,7 +117,8 @@ class Uploads:
         return _Announced(vehicle, batch_id, request.content_length, digest, condition == "*")
 
     async def _answer_early(self, announced: _Announced) -> None:
-        stored = self._store.find(announced.vehicle, announced.batch_id)
+        find = self._store.find
+        stored = await asyncio.to_thread(find, announced.vehicle, announced.batch_id)
         if stored is not None:
             raise await self._already_here(announced, stored)
 
@@ -143,12 +142,11 @@ class Uploads:
                 outcome = await _uninterrupted(
                     asyncio.to_thread(self._store.commit, upload, announced.digest)
                 )
-            except DigestMismatchError as e:
-                refuse(409, "digest-mismatch", str(e))
-            except ConflictError as e:
-                refuse(412 if announced.only_new else 409, "identity-conflict", str(e))
-            except BatchError as e:
-                refuse(422, "not-a-batch", str(e))
+            except (DigestMismatchError, ConflictError, BatchError) as e:
+                status, code, text = why_not_kept(e)
+                if status == 412 and not announced.only_new:
+                    status = 409
+                refuse(status, code, text)
         finally:
             await _uninterrupted(asyncio.to_thread(upload.close))
         if outcome.status == "present":
@@ -181,6 +179,22 @@ class Uploads:
                 break
         if upload.size != size:
             refuse(400, "length", "the body is shorter than Content-Length", close=True)
+
+
+def why_not_kept(
+    error: DigestMismatchError | ConflictError | BatchError | OSError,
+) -> tuple[int, str, str]:
+    """The status, a code and a sentence for what `Store` raises."""
+    match error:
+        case DigestMismatchError():
+            return 409, "digest-mismatch", str(error)
+        case ConflictError():
+            return 412, "identity-conflict", str(error)
+        case BatchError():
+            return 422, "not-a-batch", str(error)
+    status = 507 if error.errno in _FULL else 500
+    reason = error.strerror or type(error).__name__
+    return status, "storage", f"the batch could not be kept: {reason}"
 
 
 async def _uninterrupted(work: Awaitable[_T]) -> _T:
