@@ -52,6 +52,11 @@ class BusHealth:
         self._spoiling = Spell()
         self._troubled = Spell()
 
+    @property
+    def load_percent(self) -> float | None:
+        """Of the last whole second; None where it is not known."""
+        return None if self._load == NOT_TOLD else self._load / 10
+
     def take(self, block: FrameBlock) -> None:
         """Count the bits of a block, and follow its error frames."""
         self._meter.add(block)

@@ -27,7 +27,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from agent.blocks import FrameBlock, SignalTable
 from agent.bus.canframes import parse
@@ -40,7 +40,7 @@ from agent.bus.canraw import (
     pack_filters,
 )
 from agent.bus.early import EarlyFrames
-from agent.bus.errorframes import Controller
+from agent.bus.errorframes import NOT_TOLD, Controller
 from agent.bus.health import BusHealth
 from agent.bus.netlink import LinkEvent, LinkInfo, LinkWatch, link
 from agent.bus.ring import Messages
@@ -183,6 +183,20 @@ class SocketCanSource:
             "dropped": self._health.drops.total,
             "bad_lines": self._health.bad,
             "clamped": self._clamped,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """What the status tells of it: the controller, the kernel's buffer."""
+        known = self.controller
+        told = {"transmit_errors": known.transmit_errors, "receive_errors": known.receive_errors}
+        return {
+            "controller": known.state.name.lower(),
+            **{name: count for name, count in told.items() if count != NOT_TOLD},
+            "load_percent": self._health.load_percent,
+            "error_frames": known.error_frames,
+            "last_error": known.last_error,
+            "listen_only": self.listen_only,
+            "buffer_bytes": self.buffer_bytes,
         }
 
     def set_filters(self, filters: Filters | None) -> None:

@@ -90,7 +90,7 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         f"{duration(status['uptime_s'])}, clock {status['clock']}"
     )
     for bus in status["buses"]:
-        yield f"bus {bus['name']} ({bus['kind']}): {bus['state']}"
+        yield f"bus {bus['name']} ({bus['kind']}): {bus['state']}{_controller(bus)}"
     if status["ignition"]["state"] != "awake" or status["ignition"]["trouble"]:
         yield f"ignition: {status['ignition']['trouble'] or status['ignition']['state']}"
     for uplink in status["uplinks"]:
@@ -99,6 +99,17 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"spool: {status['spool']['trouble']}"
     yield ""
     yield from ledger_lines(status["ledger"])
+
+
+def _controller(bus: Mapping[str, Any]) -> str:
+    """The load, and what a controller says where that is no good news."""
+    state, errors = bus.get("controller", "unknown"), bus.get("error_frames", 0)
+    load = bus.get("load_percent")
+    words = [] if load is None else [f"load {load:.0f} %"]
+    words += [] if state in ("unknown", "active") else [f"controller {state}"]
+    if errors:
+        words.append(f"{errors:,} error frames, the last: {bus['last_error']}")
+    return "".join(f"; {word}" for word in words)
 
 
 def uplink_sentence(

@@ -92,6 +92,20 @@ def test_an_uplink_that_no_campaign_uses_is_a_finding(
     assert 'no campaign sends to the uplink "home"' in capsys.readouterr().out
 
 
+def test_a_kernel_that_holds_too_little_of_a_bus_is_a_finding(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At 20 Mbit/s any kernel does, with the buffer that is asked for by default."""
+    with config.open("a", encoding="utf-8") as file:
+        file.write(
+            '[[bus]]\nname = "fast"\nkind = "socketcan"\ninterface = "can9"\nbitrate = 20_000_000\n'
+        )
+    assert main(["check", "-c", str(config)]) == 1
+    said = capsys.readouterr().out
+    assert 'bus "fast": the kernel holds only' in said
+    assert "sysctl -w net.core.rmem_max=" in said
+
+
 def test_another_plan_can_be_checked_in_place_of_its_own(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
