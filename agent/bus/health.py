@@ -15,7 +15,7 @@ from agent.bus import errorframes
 from agent.bus.errorframes import NOT_TOLD, Controller, State
 from agent.bus.linkmessage import LinkInfo
 from agent.bus.load import LoadMeter
-from agent.bus.tally import DropCounter, Spell
+from agent.bus.tally import DropCounter, LossCounter, Spell
 
 log = logging.getLogger("edge_agent")
 
@@ -39,6 +39,9 @@ class BusHealth:
     def __init__(self, bus: str, bitrate: int | None) -> None:
         self.controller = Controller()
         self.drops = DropCounter()
+        """Frames that did not fit into the sockets' buffers."""
+        self.losses = LossCounter()
+        """Frames that the interface had and lost before the sockets."""
         self.bad = 0
         """Messages of the kernel that were no frame."""
         self.deliver: Callable[[SignalTable], None] = _nowhere
@@ -49,6 +52,7 @@ class BusHealth:
         self._state_schema, self._error_schema = errorframes.schemas(bus)
         self._row_at = 0
         self._dropping = Spell()
+        self._losing = Spell()
         self._spoiling = Spell()
         self._troubled = Spell()
 
@@ -56,6 +60,11 @@ class BusHealth:
     def load_percent(self) -> float | None:
         """Of the last whole second; None where it is not known."""
         return None if self._load == NOT_TOLD else self._load / 10
+
+    @property
+    def dropped(self) -> int:
+        """Frames that the kernel had and did not give."""
+        return self.drops.total + self.losses.total
 
     def take(self, block: FrameBlock) -> None:
         """Count the bits of a block, and follow its error frames."""
@@ -67,7 +76,7 @@ class BusHealth:
         if len(changes.time):
             self._tell(
                 errorframes.change_table(
-                    self._state_schema, changes, dropped=self.drops.total, load=self._load
+                    self._state_schema, changes, dropped=self.dropped, load=self._load
                 )
             )
 
@@ -115,7 +124,7 @@ class BusHealth:
                 self._state_schema,
                 now,
                 self.controller,
-                dropped=self.drops.total,
+                dropped=self.dropped,
                 load=self._load,
             )
         )
@@ -132,6 +141,12 @@ class BusHealth:
             log.warning("bus %s: the kernel drops frames, its buffer is full", bus)
         elif (more := self._dropping.over(now)) is not None:
             log.info("bus %s: the kernel has dropped %d frames", bus, more)
+        if self._losing.see(now, self.losses.total):
+            log.warning(
+                "bus %s: the controller or the kernel's queue before the socket overflows", bus
+            )
+        elif (more := self._losing.over(now)) is not None:
+            log.info("bus %s: %d frames were lost before the socket", bus, more)
         if self._spoiling.see(now, self.bad):
             log.warning("bus %s: the kernel gives messages that are no frames", bus)
         elif (more := self._spoiling.over(now)) is not None:

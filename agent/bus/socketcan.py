@@ -13,9 +13,12 @@ is asked for and acted upon. A socket outlives going down and up. Where the inte
 than before, by its index, the old socket is emptied and closed and a new one is opened. A gap is a
 row of `BusState` at its begin and at its end (see `agent.bus.errorframes`).
 
-`dropped` is exact: the kernel counts for each socket what did not fit into its buffer. The count
-comes with frames, and is asked for every second and before closing; it is 32 bits wide and begins
-at zero for each socket.
+`dropped` has two parts. What did not fit into the socket's buffer is counted by the kernel exactly.
+The count comes with frames, and is asked for every second and before closing; it is 32 bits wide
+and begins at zero for each socket. What was lost before, in the controller's memory or the kernel's
+queue (net.core.netdev_max_backlog), is in the interface's statistics, which are read every second:
+an overflow of a controller counts as one there however many frames it cost, and a frame counts
+whether the filters would have let it pass or not.
 
 The socket cannot send: see `agent.bus.canraw`.
 """
@@ -27,6 +30,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from agent.blocks import FrameBlock, SignalTable
@@ -62,6 +66,7 @@ _SHORTEST_PAUSE_S: Final = 0.001
 _MOST_FRAMES_A_SECOND: Final = 25_000
 _FRAME_IN_KERNEL_BYTES: Final = 1024  # 768 on most kernels
 _CALLS_A_TURN: Final = 32
+_LOSSES: Final = ("rx_dropped", "rx_missed_errors", "rx_over_errors", "rx_fifo_errors")
 _TICK_NS: Final = SECOND
 
 OpenSocket = Callable[[Filters | None], MessageSocket]
@@ -79,11 +84,17 @@ class Watch(Protocol):
 
 
 class Links(Protocol):
-    """The seam to the kernel's network interfaces. All raise BusError where it cannot be asked."""
+    """The seam to the kernel's network interfaces.
+
+    `link` and `watch` raise BusError where the kernel cannot be asked. `lost` gives the frames that
+    an interface lost before any socket since it was made, None where that is not told.
+    """
 
     def link(self, name: str) -> LinkInfo | None: ...
 
     def watch(self) -> Watch: ...
+
+    def lost(self, name: str) -> int | None: ...
 
 
 class SystemLinks:
@@ -94,6 +105,15 @@ class SystemLinks:
 
     def watch(self) -> Watch:
         return LinkWatch()
+
+    def lost(self, name: str) -> int | None:
+        # Not over netlink: while a driver holds the kernel's lock of all links, which may be for
+        # seconds, that would keep this thread from reading.
+        folder = Path("/sys/class/net", name, "statistics")
+        try:
+            return sum(int((folder / counter).read_bytes()) for counter in _LOSSES)
+        except (OSError, ValueError):
+            return None
 
 
 class SocketCanSource:
@@ -180,7 +200,7 @@ class SocketCanSource:
     def counts(self) -> Mapping[str, int]:
         """As `Source.counts`: `dropped`, `bad_lines`, `clamped`."""
         return {
-            "dropped": self._health.drops.total,
+            "dropped": self._health.dropped,
             "bad_lines": self._health.bad,
             "clamped": self._clamped,
         }
@@ -440,6 +460,8 @@ class SocketCanSource:
     def _begin(self, opened: MessageSocket) -> None:
         self._stamps = KernelStamps(*opened.opened, last=self._stamps.last)
         self._health.drops.begin()
+        self._health.losses.begin()
+        self._ask_drops()
         self.buffer_bytes = opened.buffer_bytes
         self._read_at = opened.read_at
         self._register()
@@ -503,8 +525,12 @@ class SocketCanSource:
             self._look()
 
     def _ask_drops(self) -> None:
-        if self._socket is not None and (drops := self._socket.drops()) is not None:
+        if self._socket is None:
+            return
+        if (drops := self._socket.drops()) is not None:
             self._health.drops.tell(drops)
+        if (lost := self._links.lost(self.interface)) is not None:
+            self._health.losses.tell(lost)
 
 
 def _nowhere(_block: FrameBlock | SignalTable) -> None:

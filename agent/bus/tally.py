@@ -1,4 +1,4 @@
-"""Totals that only grow: the kernel's counts of drops, and what to say of a growing total."""
+"""Totals that only grow: what the kernel dropped and lost, and what to say of a growing total."""
 
 from typing import Final
 
@@ -27,6 +27,23 @@ class DropCounter:
         if more < 1 << 31:
             self.total += more
             self._last = count
+
+
+class LossCounter:
+    """What interfaces lost before any socket: totals of each interface since it was made."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._last: int | None = None
+
+    def begin(self) -> None:
+        """It may be another interface; its first total is where counting begins."""
+        self._last = None
+
+    def tell(self, count: int) -> None:
+        if self._last is not None and count > self._last:
+            self.total += count - self._last
+        self._last = count
 
 
 class Spell:

@@ -79,6 +79,7 @@ class FakeLinks:
         self._infos = {info.name: info for info in infos}
         self._watches: list[FakeWatch] = []
         self.silent = False
+        self.lost_before: int | None = 1_000
 
     def link(self, name: str) -> LinkInfo | None:
         if self.silent:
@@ -91,6 +92,9 @@ class FakeLinks:
         watch = FakeWatch(self._watches.remove)
         self._watches.append(watch)
         return watch
+
+    def lost(self, name: str) -> int | None:
+        return self.lost_before if name in self._infos else None
 
     def change(self, info: LinkInfo) -> None:
         """It is there, and like this, from now on."""
@@ -268,6 +272,37 @@ def test_what_the_kernel_dropped_is_counted_once_and_exactly(plug: Plug) -> None
 
     assert len(bus.frames()) + bus.source.counts["dropped"] == 501
     assert bus.column("Dropped")[-1] == bus.source.counts["dropped"]
+
+
+def test_what_the_interface_lost_before_the_socket_is_dropped_too(plug: Plug) -> None:
+    links = FakeLinks(interface())
+    bus = plug(links).start()
+    bus.until_state("reading")
+
+    links.lost_before = 1_007
+    bus.until(lambda: bus.source.counts["dropped"] == 7)
+    links.remove("can0")
+    bus.until_state("waiting: there is no interface can0")
+    links.lost_before = 2_000  # another interface, which lost these before it was read
+    links.change(interface(8))
+    bus.until_state("reading")
+    links.lost_before = 2_001
+    bus.until(lambda: bus.source.counts["dropped"] == 8)
+    bus.stop()
+
+    assert bus.column("Dropped")[-1] == 8
+
+
+def test_an_interface_that_does_not_tell_its_losses_is_read_all_the_same(plug: Plug) -> None:
+    links = FakeLinks(interface())
+    links.lost_before = None
+    bus = plug(links).start()
+    bus.until_state("reading")
+
+    bus.wires[0].send(classic(1))
+    bus.until(lambda: bus.frames() == [1])
+
+    assert bus.source.counts["dropped"] == 0
 
 
 def test_messages_that_are_no_frames_cost_themselves_and_are_counted(plug: Plug) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.bus.tally import DropCounter, Spell
+from agent.bus.tally import DropCounter, LossCounter, Spell
 
 SECOND = 1_000_000_000
 
@@ -42,6 +42,24 @@ def test_a_late_count_from_before_a_wrap_changes_nothing() -> None:
     drops.tell(2**32 - 1)
 
     assert drops.total == 2**32 + 3
+
+
+def test_losses_count_from_where_an_interface_was_found() -> None:
+    losses = LossCounter()
+    for interface in ([500, 500, 507], [3, 5], [0, 1]):
+        losses.begin()
+        for count in interface:
+            losses.tell(count)
+
+    assert losses.total == 7 + 2 + 1
+
+
+def test_statistics_that_a_driver_has_reset_lose_nothing_and_add_nothing() -> None:
+    losses = LossCounter()
+    for count in (10, 14, 0, 1):
+        losses.tell(count)
+
+    assert losses.total == 5
 
 
 def test_a_spell_begins_with_the_first_and_ends_after_ten_quiet_seconds() -> None:

@@ -386,6 +386,7 @@ def test_trouble_is_logged_when_it_begins_and_when_it_has_ended(
         for second in range(1, 40):
             if second < 5:
                 bus.health.drops.tell(10 * second)
+                bus.health.losses.tell(second)
                 bus.health.bad += 1
                 bus.health.take(errors(WARNING, PASSIVE, begin=second * SECOND))
             elif second == 5:
@@ -393,9 +394,11 @@ def test_trouble_is_logged_when_it_begins_and_when_it_has_ended(
             bus.health.tick(second * SECOND, 1.0, whole=True)
 
     assert sorted(caplog.messages) == [
+        "bus powertrain: 3 frames were lost before the socket",
         "bus powertrain: 4 messages were no frames",
         "bus powertrain: the controller is active again",
         "bus powertrain: the controller is passive (last error: controller, transmit passive)",
+        "bus powertrain: the controller or the kernel's queue before the socket overflows",
         "bus powertrain: the kernel drops frames, its buffer is full",
         "bus powertrain: the kernel gives messages that are no frames",
         "bus powertrain: the kernel has dropped 40 frames",

@@ -33,6 +33,7 @@ class Car:
     ) -> None:
         self.folder = folder
         self.config = folder / "agent.toml"
+        self.log = folder / "agent.log"
         self.socket = folder / "state/agent.sock"
         (folder / "numbers.dbc").write_text(dbc)
         (folder / "plan.toml").write_text(PLAN)
@@ -48,9 +49,7 @@ class Car:
 
     @contextlib.asynccontextmanager
     async def agent(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await processes.start(
-            "run", "-c", str(self.config), log=self.folder / "agent.log"
-        )
+        process = await processes.start("run", "-c", str(self.config), log=self.log)
         try:
             yield process
         finally:
@@ -58,7 +57,7 @@ class Car:
 
     @property
     def said(self) -> str:
-        return (self.folder / "agent.log").read_text()
+        return self.log.read_text()
 
     def bus(self, name: str) -> dict[str, int]:
         """The ledger of a bus; empty while no agent answers."""

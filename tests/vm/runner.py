@@ -24,9 +24,9 @@ from tests.vm.links import why_not
 
 LIMIT_S: Final = 15 * 60.0
 SORTS: Final = {
-    "vm": "vm and not vm_guest and not vm_host",
-    "vm_guest": "vm_guest",
-    "vm_host": "vm_host",
+    "vm": "vm and not vm_guest and not vm_host and not slow",
+    "vm_guest": "vm_guest and not slow",
+    "vm_host": "vm_host and not slow",
 }
 """The sorts of tests, and how pytest is told to run only those."""
 
