@@ -67,7 +67,7 @@ test-vm: $(STAMP)
 	@VM_RUNNER='$(VM_RUNNER)' $(BIN)/python -m tests.vm.runner $(VM_TESTS)
 
 test-slow: $(STAMP)
-	@$(PYTEST) -m slow tests
+	@VM_RUNNER='$(VM_RUNNER)' $(PYTEST) -m slow tests
 
 bench: $(STAMP)
 	@for b in tests/benchmarks/bench_*.py; do \

@@ -30,7 +30,6 @@ import os
 import select
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from agent.blocks import FrameBlock, SignalTable
@@ -46,14 +45,15 @@ from agent.bus.canraw import (
 from agent.bus.early import EarlyFrames
 from agent.bus.errorframes import NOT_TOLD, Controller
 from agent.bus.health import BusHealth
-from agent.bus.netlink import LinkEvent, LinkInfo, LinkWatch, link
+from agent.bus.interfaces import Links, SystemLinks, Watch
+from agent.bus.linkmessage import LinkInfo
 from agent.bus.ring import Messages
 from agent.bus.source import Deliver
 from agent.bus.stamps import KernelStamps, Reads
 from agent.clock import MILLISECOND, SECOND, Clock, SystemClock
 from agent.errors import BusError
 
-__all__ = ["Links", "OpenSocket", "SocketCanSource", "SystemLinks", "Watch"]
+__all__ = ["OpenSocket", "SocketCanSource"]
 
 log = logging.getLogger("edge_agent")
 
@@ -66,54 +66,10 @@ _SHORTEST_PAUSE_S: Final = 0.001
 _MOST_FRAMES_A_SECOND: Final = 25_000
 _FRAME_IN_KERNEL_BYTES: Final = 1024  # 768 on most kernels
 _CALLS_A_TURN: Final = 32
-_LOSSES: Final = ("rx_dropped", "rx_missed_errors", "rx_over_errors", "rx_fifo_errors")
 _TICK_NS: Final = SECOND
 
 OpenSocket = Callable[[Filters | None], MessageSocket]
 """Opens the interface; raises BusError."""
-
-
-class Watch(Protocol):
-    """What `agent.bus.netlink.LinkWatch` is."""
-
-    def fileno(self) -> int: ...
-
-    def read(self) -> list[LinkEvent]: ...
-
-    def close(self) -> None: ...
-
-
-class Links(Protocol):
-    """The seam to the kernel's network interfaces.
-
-    `link` and `watch` raise BusError where the kernel cannot be asked. `lost` gives the frames that
-    an interface lost before any socket since it was made, None where that is not told.
-    """
-
-    def link(self, name: str) -> LinkInfo | None: ...
-
-    def watch(self) -> Watch: ...
-
-    def lost(self, name: str) -> int | None: ...
-
-
-class SystemLinks:
-    """This kernel's."""
-
-    def link(self, name: str) -> LinkInfo | None:
-        return link(name)
-
-    def watch(self) -> Watch:
-        return LinkWatch()
-
-    def lost(self, name: str) -> int | None:
-        # Not over netlink: while a driver holds the kernel's lock of all links, which may be for
-        # seconds, that would keep this thread from reading.
-        folder = Path("/sys/class/net", name, "statistics")
-        try:
-            return sum(int((folder / counter).read_bytes()) for counter in _LOSSES)
-        except (OSError, ValueError):
-            return None
 
 
 class SocketCanSource:

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from agent.errors import ConfigError, DatabaseError
     from agent.ota import load_factory_plan
     from agent.settings import load_device, schema
+    from agent.uplink.door import make_transport
 
     if args.schema:
         print(json.dumps(schema(args.schema), indent=2))
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         plan = load_factory_plan(device)
     except DatabaseError as e:
         raise ConfigError(str(e)) from e
+    for uplink in device.uplink:
+        make_transport(uplink, device.vehicle, "")
     findings = [str(finding) for finding in plan.database.findings]
     findings += _buffers(device.bus)
     findings += _unused(device.plan, plan.campaigns, [u.name for u in device.uplink])

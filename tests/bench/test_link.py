@@ -29,12 +29,13 @@ async def echo() -> AsyncIterator[int]:
 async def over(link: Link, data: bytes) -> bytes:
     """Send everything, say that this was all, and read to the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+    sending = asyncio.create_task(_send(writer, data))
     try:
-        sending = asyncio.create_task(_send(writer, data))
         back = await reader.read(-1)
         await sending
         return back
     finally:
+        await asyncio.gather(sending, return_exceptions=True)
         writer.close()
 
 

@@ -14,8 +14,9 @@ from agent.blocks import ERROR, MAX_BLOCK_FRAMES, FrameBlock, SignalTable
 from agent.bus.canraw import ClockPair, Filters, MessageSocket
 from agent.bus.early import EarlyReader
 from agent.bus.errorframes import schemas
+from agent.bus.interfaces import Watch
 from agent.bus.linkmessage import LinkEvent, LinkInfo
-from agent.bus.socketcan import SocketCanSource, Watch
+from agent.bus.socketcan import SocketCanSource
 from agent.clock import SystemClock, WallNs
 from agent.errors import BusError
 from tests.bus.messages import Wire, classic

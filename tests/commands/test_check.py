@@ -106,6 +106,15 @@ def test_a_kernel_that_holds_too_little_of_a_bus_is_a_finding(
     assert "sysctl -w net.core.rmem_max=" in said
 
 
+def test_an_address_that_does_not_fit_its_kind_is_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with config.open("a", encoding="utf-8") as file:
+        file.write('[[uplink]]\nname = "home"\nkind = "mqtt"\nurl = "https://127.0.0.1:2"\n')
+    assert main(["check", "-c", str(config)]) == 2
+    assert "begins with mqtt:// or mqtts://" in capsys.readouterr().err
+
+
 def test_another_plan_can_be_checked_in_place_of_its_own(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

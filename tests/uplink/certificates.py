@@ -125,6 +125,7 @@ class Doorman:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.refused = 0
+        self._told = threading.Condition()
         self._threads = [threading.Thread(target=self._listen)]
 
     def __enter__(self) -> Self:
@@ -136,6 +137,11 @@ class Doorman:
         self._listener.close()
         for thread in self._threads:
             thread.join(10)
+
+    def has_refused(self, n: int) -> bool:
+        """Wait until it has refused so many; the one who is refused may know it first."""
+        with self._told:
+            return self._told.wait_for(lambda: self.refused >= n, 10) and self.refused == n
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
@@ -154,7 +160,9 @@ class Doorman:
                 )
                 inside.do_handshake()
             except OSError:
-                self.refused += 1
+                with self._told:
+                    self.refused += 1
+                    self._told.notify_all()
                 with contextlib.suppress(OSError):
                     # What is unread at a close would turn the alert into a reset.
                     raw = socket.socket(fileno=inside.detach())

@@ -23,7 +23,7 @@ from agent.blocks import (
     SignalTable,
 )
 from agent.bus.canframes import parse
-from agent.bus.canraw import CanSocket
+from agent.bus.canraw import CanSocket, Filters
 from agent.bus.early import EarlyReader
 from agent.bus.netlink import link
 from agent.bus.socketcan import SocketCanSource
@@ -252,19 +252,16 @@ class TestFilters:
 
     def test_they_change_while_frames_come(self, vcan: Links, read: Read) -> None:
         name = vcan()
+        witness = Witness(name)
         reading = read(name, block_ms=10).start()
+        passing: list[Filters | None] = [None, [(2, 0x7FF)], [], None]
         with Sender(name) as sender:
-            sender.send(classic(1), classic(2))
-            wait_until(lambda: reading.count() == 2)
-            reading.source.set_filters([(2, 0x7FF)])
-            sender.send(classic(1), classic(2))
-            wait_until(lambda: reading.count() == 3)
-            reading.source.set_filters([])
-            sender.send(classic(1), classic(2))
-            reading.source.set_filters(None)
-            sender.send(classic(1), classic(2))
-            wait_until(lambda: reading.count() == 5)
+            for turn, filters in enumerate(passing, start=1):
+                reading.source.set_filters(filters)
+                sender.send(classic(1, bytes(8)), classic(2, bytes(8)))
+                witness.hears(2 * turn)
         reading.stop()
+        witness.close()
 
         seen = [i for block in reading.blocks() for i in block.id.tolist()]
         assert seen == [1, 2, 2, 1, 2]
@@ -550,6 +547,7 @@ def test_nothing_is_ever_sent(vcan: Links, read: Read) -> None:
     assert info is not None
     assert info.statistics is not None
     assert info.statistics.tx_packets == 50
+    witness.hears(50)
     assert witness.heard() == list(range(50))
     witness.close()
 
