@@ -52,7 +52,7 @@ class DeviceSource(abc.ABC):
         """
 
     def run(self, deliver: Deliver, stop: threading.Event) -> None:
-        """As `Source.run`; blocks of at most 16,384 frames."""
+        """As `Source.run`."""
         self.state = "starting"
         while not stop.is_set():
             try:

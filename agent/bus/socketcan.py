@@ -30,7 +30,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from agent.blocks import FrameBlock, SignalTable
 from agent.bus.canframes import parse

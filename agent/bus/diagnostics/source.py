@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.bus.diagnostics.requests import Request, address_of, check
+from agent.bus.session import DeviceSource
 from agent.bus.source import Deliver
-from agent.clock import MILLISECOND, SECOND, Clock, SystemClock
+from agent.clock import MILLISECOND, SECOND, Clock
 from agent.errors import BusError, ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ TOTALS: Final = (
 )
 
 
-class DiagnosticsSource:
+class DiagnosticsSource(DeviceSource):
     """Polls the ECUs of one bus.
 
     Args:
@@ -99,12 +100,9 @@ class DiagnosticsSource:
                 f"bus {bus}: diagnostics need {error.name}; "
                 "pip install 'vehicle-edge-agent[diagnostics]'"
             ) from error
-        self.bus = bus
-        self.state = "starting"
+        super().__init__(bus, retry_s=retry_s, clock=clock)
         self._addresses = tuple(dict.fromkeys(address_of(request) for request in requests))
         self._schedule = schedule.Schedule(bus, requests, pause_ms * MILLISECOND)
-        self._clock = clock or SystemClock()
-        self._retry_s = retry_s
         self._open_link: OpenLink = open_link or (
             lambda addresses: sending.SocketLink(interface, addresses, self._clock, fd=fd)
         )
@@ -144,17 +142,6 @@ class DiagnosticsSource:
         """What the status tells of it."""
         return {"diagnostics": dict(self.totals)}
 
-    def run(self, deliver: Deliver, stop: threading.Event) -> None:
-        """As `Source.run`; a table for each answer, as soon as it is there."""
-        self.state = "starting"
-        while not stop.is_set():
-            try:
-                self._session(deliver, stop)
-            except BusError as error:
-                self.state = f"waiting: {error}"
-                stop.wait(self._retry_s)
-        self.state = "ended"
-
     def _session(self, deliver: Deliver, stop: threading.Event) -> None:
         """Open the bus and poll until `stop`.
 
@@ -176,7 +163,10 @@ class DiagnosticsSource:
     def _tell(self, why_silent: str) -> None:
         if not why_silent and self._schedule.unanswered:
             why_silent = "no ECU answers"
-        self.state = f"waiting: {why_silent}" if why_silent else "reading"
+        if why_silent:
+            self.state = f"waiting: {why_silent}"  # no failure: nothing to log
+        else:
+            self._reads()
         notes = self._schedule.report.notes
         for note in notes:
             log.warning("bus %s: %s", self.bus, note)

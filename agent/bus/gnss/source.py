@@ -17,8 +17,9 @@ from agent.bus.gnss.epochs import Epoch, Mark
 from agent.bus.gnss.gpsd import WATCH, GpsdParser
 from agent.bus.gnss.nmea import NmeaParser
 from agent.bus.gnss.tables import position_row, satellites_row, time_row
+from agent.bus.session import DeviceSource
 from agent.bus.source import Deliver
-from agent.clock import MILLISECOND, SECOND, BootNs, Clock, SystemClock, WallNs
+from agent.clock import MILLISECOND, SECOND, BootNs, Clock, WallNs
 from agent.errors import BusError, ConfigError
 
 Anchor = Callable[[BootNs, WallNs], None]
@@ -39,7 +40,7 @@ _GPSD_PORT: Final = 2947
 _ADDRESS: Final = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::(\d{1,5}))?")
 
 
-class GnssSource:
+class GnssSource(DeviceSource):
     """The signals of one receiver: tables `Position`, `Satellites` and `Time` (`schemas`).
 
     `refused_times` counts epochs whose date was none (agent.bus.gnss.dating), and `weeks_added` is
@@ -73,13 +74,10 @@ class GnssSource:
     ) -> None:
         if bool(device) == bool(gpsd):
             raise ConfigError(f"bus {bus}: a GNSS receiver needs either a device or gpsd")
-        self.bus = bus
-        self.state = "starting"
+        super().__init__(bus, retry_s=retry_s, clock=clock)
         self.refused_times = 0
         self.weeks_added = 0
         self._peer = _Gpsd(bus, gpsd) if gpsd else _Device(device, baudrate)
-        self._retry_s = retry_s
-        self._clock = clock or SystemClock()
         self._anchor = anchor
         self._keeper = AnchorKeeper()
         self._bad = 0
@@ -93,17 +91,6 @@ class GnssSource:
         """What the status tells of a receiver."""
         return {"refused_times": self.refused_times, "weeks_added": self.weeks_added}
 
-    def run(self, deliver: Deliver, stop: threading.Event) -> None:
-        """As `Source.run`; tables of one row."""
-        self.state = "starting"
-        while not stop.is_set():
-            try:
-                self._session(deliver, stop)
-            except BusError as error:
-                self.state = f"waiting: {error}"
-                stop.wait(self._retry_s)
-        self.state = "ended"
-
     def _session(self, deliver: Deliver, stop: threading.Event) -> None:
         """Open, read until `stop`, close.
 
@@ -113,7 +100,7 @@ class GnssSource:
         parser = self._peer.parser()
         before, received = self._bad, 0
         with contextlib.closing(self._peer.open()) as link:
-            self.state = "reading"
+            self._reads()
             reader = _Reader(link, self._clock)
             try:
                 while not stop.is_set():
@@ -126,7 +113,10 @@ class GnssSource:
                         epochs = parser.quiet() if reader.quiet else []
                     self._give(epochs, deliver)
                     noise = received >= _NOISE_BYTES and not parser.good
-                    self.state = f"waiting: {self._peer.noise}" if noise else "reading"
+                    if noise:
+                        self._waits(self._peer.noise)
+                    else:
+                        self._reads()
             finally:
                 self._give(parser.end(), deliver)
 
