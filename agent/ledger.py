@@ -10,7 +10,8 @@ time):
     uplink    kept     = memory + spooled + lost_disk + lost_end
               found + spooled + resent = acknowledged + waiting + evicted + quarantined
 
-`queued` (read and not yet decoded), `memory` (kept and not yet durable) and `waiting` are levels;
+`dropped` is what the kernel had or should have had: what did not fit into the socket's buffer, and
+what the interface says it lost before. `queued` (read and not yet decoded), `memory` (kept and not yet durable) and `waiting` are levels;
 at the end of a run the first two are 0. `found` is what earlier runs left in the spool, `resent`
 what was acknowledged and waits again, because a receiver asked for it. All other names only grow.
 
