@@ -11,9 +11,10 @@ time):
               found + spooled + resent = acknowledged + waiting + evicted + quarantined
 
 `dropped` is what the kernel had or should have had: what did not fit into the socket's buffer, and
-what the interface says it lost before. `queued` (read and not yet decoded), `memory` (kept and not yet durable) and `waiting` are levels;
-at the end of a run the first two are 0. `found` is what earlier runs left in the spool, `resent`
-what was acknowledged and waits again, because a receiver asked for it. All other names only grow.
+what the interface says it lost before. `queued` (read and not yet decoded), `memory` (kept and not
+yet durable) and `waiting` are levels; at the end of a run the first two are 0. `found` is what
+earlier runs left in the spool, `resent` what was acknowledged and waits again, because a receiver
+asked for it. All other names only grow.
 
 One call of `add` changes all its counters at once, so a snapshot taken at any moment closes too.
 """
