@@ -64,13 +64,14 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _resend(args: argparse.Namespace) -> int:
+    from agent.observe.report import batches_of
     from agent.observe.socket import ask
 
     answer = ask(socket_of(args), "resend", args.uplink, args.first, args.last, timeout_s=60.0)
     if args.json:
         print(json.dumps(answer))
     else:
-        print(f"{answer['batches']:,} batches are sent once more")
+        print(f"once more: {batches_of(answer['batches'])}")
     return 0 if answer["batches"] else 1
 
 
@@ -182,7 +183,7 @@ def _totals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _readable(
     root: Path, rows: list[dict[str, Any]], totals: list[dict[str, Any]]
 ) -> Iterator[str]:
-    from agent.observe.report import duration, size, table
+    from agent.observe.report import batches_of, duration, size, table
 
     yield f"{root}"
     if not rows:
@@ -208,7 +209,7 @@ def _readable(
     yield from table(lines)
     for sums in totals:
         yield (
-            f"{sums['uplink']}, {sums['lane']}, {sums['state']}: {sums['batches']:,} batches, "
+            f"{sums['uplink']}, {sums['lane']}, {sums['state']}: {batches_of(sums['batches'])}, "
             f"{size(sums['bytes'])}, {sums['samples']:,} samples"
         )
 
@@ -227,6 +228,7 @@ def _when(seconds: float | None, clock: str) -> str:
 
 
 def _verify(args: argparse.Namespace, root: Path) -> int:
+    from agent.observe.report import batches_of
     from agent.spool.survey import identity, places, verify
 
     found = list(places(root))
@@ -257,7 +259,7 @@ def _verify(args: argparse.Namespace, root: Path) -> int:
         for problem in problems:
             print(problem)
         state = "nothing is wrong" if not problems else f"{len(problems)} problems"
-        print(f"{root}: {batches:,} batches, {samples:,} samples: {state}")
+        print(f"{root}: {batches_of(batches)}, {samples:,} samples: {state}")
     return 1 if problems else 0
 
 
@@ -273,6 +275,7 @@ def _misplaced(place: "Place", first: "Place") -> Iterator[str]:
 
 
 def _export(args: argparse.Namespace, root: Path) -> int:
+    from agent.observe.report import batches_of
     from agent.spool.survey import export, held, places
 
     live = held(root)
@@ -311,7 +314,7 @@ def _export(args: argparse.Namespace, root: Path) -> int:
     else:
         for problem in problems:
             print(problem, file=sys.stderr)
-        print(f"{args.to}: {exported:,} batches")
+        print(f"{args.to}: {batches_of(exported)}")
         if left_open:
             print(f"{left_open:,} are left out: a running agent still writes them")
     return 1 if problems else 0

@@ -16,6 +16,11 @@ def size(n: float) -> str:
     raise AssertionError
 
 
+def batches_of(n: int) -> str:
+    """`1 batch`, `412 batches`."""
+    return f"{n:,} batch{'es' * (n != 1)}"
+
+
 def duration(seconds: float) -> str:
     """`12 s`, `5 min`, `3 h 20 min`, `2 d 4 h`."""
     s = int(seconds)
@@ -118,8 +123,8 @@ def uplink_sentence(
     """Why something waits, or that nothing does. `now` is the time of the status, local."""
     lanes = spool["lanes"].get(uplink["name"], {}).values()
     batches, waiting = sum(v["batches"] for v in lanes), sum(v["bytes"] for v in lanes)
-    backlog = f"{batches:,} batches, {size(waiting)} wait" if batches else "nothing waits"
-    sent = f"{uplink['sent_batches']:,} batches, {size(uplink['sent_bytes'])} sent"
+    backlog = f"{batches_of(batches)}, {size(waiting)} wait" if batches else "nothing waits"
+    sent = f"{batches_of(uplink['sent_batches'])}, {size(uplink['sent_bytes'])} sent"
     why = f": {_why(uplink, now or dt.datetime.now().astimezone())}" if batches else ""
     until = uplink["until_s"]
     again = f" (next try in {duration(until)})" if until else ""
