@@ -37,7 +37,7 @@ class Key:
         Raises:
             ConfigError: the signal of the key is no signal.
         """
-        self.signal = _signal(settings, plan)
+        self.signal = signal_of(settings, plan)
         self.leave = asyncio.Event()
         """The program is to end: all is done for this drive."""
         self._settings = settings
@@ -50,6 +50,7 @@ class Key:
         self._sealed = threading.Event()
         self._gpio: Any = None
         self._trouble = ""
+        self._command: asyncio.Task[None] | None = None
 
     def note(self, tables: Iterable[SignalTable]) -> None:
         """Look for the signal of the key in what was decoded."""
@@ -147,7 +148,8 @@ class Key:
         if settings.when_done == "exit":
             self.leave.set()
         elif settings.when_done == "command":
-            await _run(settings.command)
+            # It may take its time, or never end: the key is looked at meanwhile.
+            self._command = asyncio.create_task(_run(settings.command))
 
 
 async def _run(command: list[str]) -> None:
@@ -162,7 +164,12 @@ async def _run(command: list[str]) -> None:
         log.error("ignition: %s %s", command[0], trouble)
 
 
-def _signal(settings: Ignition, plan: Plan) -> SignalPath | None:
+def signal_of(settings: Ignition, plan: Plan) -> SignalPath | None:
+    """The signal of the key; None where something else tells it.
+
+    Raises:
+        ConfigError: there is no such signal, or there are several.
+    """
     if not settings.signal:
         return None
     try:

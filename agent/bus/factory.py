@@ -15,6 +15,7 @@ from agent.bus.early import EarlyFrames
 from agent.bus.recording import RecordingSource
 from agent.bus.source import Source
 from agent.clock import BootNs, Clock, WallNs
+from agent.errors import ConfigError
 from agent.settings import Bus, GnssBus, PythonCanBus, RecordingBus, SlcanBus, SocketCanBus
 
 if TYPE_CHECKING:
@@ -39,7 +40,11 @@ class Surroundings:
 
 
 def tables_of(bus: Bus) -> tuple[TableSchema, ...]:
-    """What the sources of a bus give besides frames."""
+    """What the sources of a bus give besides frames.
+
+    Raises:
+        ConfigError: a diagnostic request that cannot be.
+    """
     match bus:
         case SocketCanBus():
             from agent.bus import errorframes
@@ -49,7 +54,10 @@ def tables_of(bus: Bus) -> tuple[TableSchema, ...]:
                 return own
             from agent.bus import diagnostics
 
-            return own + tuple(diagnostics.schemas(bus.name, _requests(bus)))
+            try:
+                return own + tuple(diagnostics.schemas(bus.name, _requests(bus)))
+            except ConfigError as e:
+                raise ConfigError(f'agent.toml: bus "{bus.name}": {e}') from e
         case GnssBus():
             from agent.bus import gnss
 
@@ -61,7 +69,7 @@ def sources_of(bus: Bus, around: Surroundings) -> list[Source]:
     """The sources of a bus; nothing runs yet.
 
     Raises:
-        BusError: a recording cannot be read.
+        BusError: a recording cannot be read, or what reads a receiver is not installed.
         ConfigError: the bus is set up in a way that cannot be.
     """
     clock = around.clock

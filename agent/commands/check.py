@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         DatabaseError: a database file cannot be used.
     """
     from agent.errors import ConfigError, DatabaseError
+    from agent.ignition import signal_of
     from agent.ota import load_factory_plan
     from agent.settings import load_device, schema
     from agent.uplink.door import make_transport
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         plan = load_factory_plan(device)
     except DatabaseError as e:
         raise ConfigError(str(e)) from e
+    signal_of(device.ignition, plan)
     for uplink in device.uplink:
         make_transport(uplink, device.vehicle, "")
     findings = [str(finding) for finding in plan.database.findings]

@@ -14,7 +14,7 @@ def load_factory_plan(device: Device) -> Plan:
     """Read, compile and check the plan and its database files.
 
     Raises:
-        ConfigError: the plan says something that cannot be.
+        ConfigError: the plan, or a bus of the device file, says something that cannot be.
         DatabaseError: a database file cannot be used.
     """
     path = Path(device.plan)
@@ -26,6 +26,7 @@ def load_factory_plan(device: Device) -> Plan:
                 f'{path}: [[database]] bus "{entry.bus}" is no bus of agent.toml, which has: '
                 f"{', '.join(buses) or 'none'}"
             )
+    tables = tuple(table for bus in device.bus for table in tables_of(bus))
     try:
         database = Database.load(
             {entry.bus: entry.files for entry in settings.database},
@@ -35,7 +36,6 @@ def load_factory_plan(device: Device) -> Plan:
         )
         for entry in settings.database:
             database = database.with_codes(entry.bus, entry.codes)
-        tables = tuple(table for bus in device.bus for table in tables_of(bus))
         database = dataclasses.replace(database, tables=tables)
         return Plan.build(settings, database, [uplink.name for uplink in device.uplink])
     except ConfigError as e:

@@ -106,6 +106,29 @@ def test_a_kernel_that_holds_too_little_of_a_bus_is_a_finding(
     assert "sysctl -w net.core.rmem_max=" in said
 
 
+def test_a_key_that_is_no_signal_is_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with config.open("a", encoding="utf-8") as file:
+        file.write('[ignition]\nsignal = "Motor.Sped"\n')
+    assert main(["check", "-c", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert "[ignition] signal" in said
+    assert "near it: " in said
+
+
+def test_a_wrong_parameter_is_told_of_its_bus(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with config.open("a", encoding="utf-8") as file:
+        file.write('[[bus]]\nname = "obd"\nkind = "socketcan"\ninterface = "can1"\n')
+        file.write('transmit = true\n[[bus.obd]]\npids = ["EngineSpeeed"]\n')
+    assert main(["check", "-c", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert 'bus "obd": ' in said
+    assert 'did you mean "EngineSpeed"?' in said
+
+
 def test_an_address_that_does_not_fit_its_kind_is_refused(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

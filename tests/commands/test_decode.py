@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pyarrow import parquet
 
 from agent.cli import main
 from agent.settings import packaged
@@ -311,7 +312,6 @@ def test_csv_has_a_row_for_each_sample(bench: Bench) -> None:
 
 
 def test_parquet_has_a_row_for_each_sample(bench: Bench) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     target = bench.folder / "out.parquet"
     answer = bench.run("--parquet", target, "--json")
     assert answer.status == 0

@@ -5,6 +5,7 @@ when it is made.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -128,7 +129,9 @@ def _pid(pid: int | str) -> int:
             number = -1
     if number not in PIDS:
         shown = f"0x{pid:02X}" if isinstance(pid, int) else repr(pid)
-        raise ConfigError(f"{shown} is no OBD parameter that this program knows")
+        near = difflib.get_close_matches(str(pid), BY_NAME, 1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise ConfigError(f"{shown} is no OBD parameter that this program knows{hint}")
     return number
 
 
