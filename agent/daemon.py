@@ -244,6 +244,7 @@ class Daemon:
                 task.cancel()
             await self._senders.stop()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._key.close()
             await asyncio.to_thread(self._store.stop)  # where the socket could not be made
             self._store.close()
         self._leave_word()

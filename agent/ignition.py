@@ -83,6 +83,12 @@ class Key:
             self._awake()
         return self.status()
 
+    async def close(self) -> None:
+        """End the command, should it still run."""
+        if self._command is not None:
+            self._command.cancel()
+            await asyncio.gather(self._command, return_exceptions=True)
+
     def awake(self) -> bool:
         """Whether the key is on, as far as is known. From any thread."""
         return self._machine.state is State.AWAKE
@@ -149,14 +155,22 @@ class Key:
             self.leave.set()
         elif settings.when_done == "command":
             # It may take its time, or never end: the key is looked at meanwhile.
-            self._command = asyncio.create_task(_run(settings.command))
+            if self._command is None or self._command.done():
+                self._command = asyncio.create_task(_run(settings.command))
+            else:
+                log.warning("ignition: %s still runs from last time", settings.command[0])
 
 
 async def _run(command: list[str]) -> None:
     trouble = ""
     try:
         process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
-        if status := await process.wait():
+        try:
+            status = await process.wait()
+        except asyncio.CancelledError:
+            process.terminate()
+            raise
+        if status:
             trouble = f"ended with status {status}"
     except OSError as e:
         trouble = f"cannot be run: {e.strerror}"

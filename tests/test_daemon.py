@@ -350,3 +350,22 @@ def test_key_off_by_a_signal_ends_the_program_when_all_is_sent(bench: Bench) -> 
     assert agent.returncode == 0, said
     assert "the computer may sleep" in said
     assert len(_distances(bench.arrived())) > 500
+
+
+def test_a_command_at_key_off_that_does_not_end_holds_up_nothing(bench: Bench) -> None:
+    bench.record(20_000)
+    bench.cloud()
+    bench.configure(speed=1)
+    with (bench.folder / "agent.toml").open("a") as file:
+        file.write('[ignition]\nwhen_done = "command"\ncommand = ["sleep", "1000"]\n')
+    agent = bench.agent()
+    until(bench.status)
+    socket = bench.folder / "state/agent.sock"
+    for _ in range(2):
+        assert ask(socket, "sleep")["state"] == "sealing"
+        until(lambda: bench.status()["ignition"]["state"] == "asleep")
+        assert ask(socket, "wake")["state"] == "awake"
+    agent.send_signal(signal.SIGTERM)
+    said = _said(agent)
+    assert agent.returncode == 0, said
+    assert "Traceback" not in said
