@@ -387,6 +387,65 @@ class SignalTable:
         )
 
 
+@dataclasses.dataclass(slots=True)
+class KeptFrames:
+    """Raw frames that a campaign keeps, as they were on the bus; the ledger counts each as one."""
+
+    block: FrameBlock
+    campaign: str = ""
+
+    @property
+    def samples(self) -> int:
+        return len(self.block)
+
+    @property
+    def nbytes(self) -> int:
+        block = self.block
+        arrays = (block.time, block.id, block.length, block.flags, block.data)
+        return sum(array.nbytes for array in arrays)
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+
+@dataclasses.dataclass(slots=True)
+class Event:
+    """Something that happened: what a trigger found, a trip, a charging session.
+
+    `value` is a map that msgpack can pack, with at least `kind`, `name`, `time` (ns), `clock` and
+    `campaign`; docs/batch-format.md names the other keys. It holds no sample.
+    """
+
+    value: dict[str, Any]
+
+    @property
+    def samples(self) -> int:
+        return 0
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
+        return _weight(self.value)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it is still to come, so that it may be sent at once."""
+        return self.value.get("complete") is True
+
+
+Kept = SignalTable | KeptFrames | Event
+"""What a campaign keeps, and the spool takes."""
+
+
+def _weight(value: Any) -> int:
+    """Bytes of a value of maps and lists, roughly; a part counts wherever it occurs."""
+    if isinstance(value, Mapping):
+        return 64 + sum(_weight(k) + _weight(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return 64 + sum(map(_weight, value))
+    return 50 + len(value) if isinstance(value, str | bytes) else 32
+
+
 def concatenate(tables: Sequence[SignalTable]) -> SignalTable:
     """Tables of one schema, one after another."""
     if len(tables) == 1:

@@ -18,7 +18,10 @@ from agent.commands import (
     dbc,
     decode,
     enrol,
+    estimate,
     key,
+    plan,
+    reload,
     replay,
     run,
     simulate,
@@ -28,8 +31,8 @@ from agent.commands import (
 from agent.errors import AgentError, ConfigError
 
 _COMMANDS = (
-    *(run, check, status, key, enrol),
-    *(decode, dbc, batch, spool),
+    *(run, check, status, reload, key, enrol),
+    *(decode, estimate, plan, dbc, batch, spool),
     *(cloud, simulate, replay),
 )
 

@@ -14,31 +14,35 @@ import asyncio
 import contextlib
 import json
 import logging
-import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent import __version__
-from agent.blocks import SignalTable
+from agent.blocks import Kept
 from agent.bus.early import EarlyFrames
 from agent.bus.factory import Surroundings, sources_of
 from agent.clock import SECOND, BootNs, Clock, SystemClock
-from agent.collect import Collector, Plan
+from agent.collect import Plan
+from agent.collect.budget import BudgetKeeper
 from agent.collect.collector import Destination
-from agent.errors import ConfigError
-from agent.ignition import Key
-from agent.intake import Intake, Item
+from agent.collect.pseudonym import secret_of
+from agent.decoding import DecodeThread
+from agent.errors import AgentError, ConfigError, DatabaseError
+from agent.ignition import Key, signal_of
+from agent.intake import Intake
 from agent.ledger import Ledger, differences
+from agent.memories import Memories
 from agent.observe.notify import notify, watchdog_interval_s
 from agent.observe.socket import Command, StatusServer
-from agent.settings import Bus, Device
-from agent.signals import Decoder
-from agent.signals.filters import kernel_filters
-from agent.spool.folder import Positions
+from agent.ota import load_factory_plan
+from agent.pipeline import Pipeline, Prepared, prepare
+from agent.settings import Bus, Device, SocketCanBus
+from agent.signals.filters import MOST
+from agent.spool.positions import Positions
 from agent.spool.store import SpoolStore, StreamKey
 from agent.uplink.budget import RetryBudget
 from agent.uplink.meter import Meter
@@ -46,7 +50,7 @@ from agent.uplink.sender import Sender, Senders
 
 log = logging.getLogger("edge_agent")
 
-_QUEUE_BLOCKS = 8
+_BUDGET_EVERY_NS = 10 * SECOND
 _JOIN_S = 0.5
 _LAST_WORDS_S = 0.5
 LAST_RUN = "last-run.json"
@@ -72,7 +76,6 @@ class Daemon:
             ConfigError: a bus or an uplink is set up in a way that cannot be.
         """
         self._device = device
-        self._plan = plan
         self._clock = clock or SystemClock()
         self._began = self._clock.boot()
         self.ledger = Ledger()
@@ -85,7 +88,6 @@ class Daemon:
             batch=device.batch,
             ledger=self.ledger,
             clock=self._clock,
-            header={"plan": plan.name, "agent": __version__},
             sealed=self._wake,
             shares={uplink.name: uplink.share for uplink in device.uplink},
         )
@@ -103,7 +105,6 @@ class Daemon:
                 meter=self._meter,
             )
         self._senders = Senders(list(self._by_uplink.values()))
-        self._collector = Collector(plan, self.ledger)
         self._key = Key(
             device.ignition,
             plan,
@@ -112,12 +113,24 @@ class Daemon:
             seal=self._store.seal_now,
             heard=self._heard,
         )
-        key = set() if self._key.signal is None else {self._key.signal}
-        self._wanted = plan.wanted | key
-        self._decoder = Decoder.of_paths(plan.database, self._wanted)
-        self._queue: queue.Queue[Item] = queue.Queue(_QUEUE_BLOCKS)
+        self._secret = secret_of(Path(device.state_dir))
+        self._pipeline = Pipeline(
+            self._prepare(plan), self.ledger, self._clock, self._keep, self._key.note
+        )
+        self._decoder = DecodeThread(
+            self._pipeline,
+            switched=self._switched,
+            ended=self._end_of_input,
+            failed=self._decode_failed,
+        )
+        self._budget = BudgetKeeper(())
+        self._budget_told = BootNs(0)
+        self._set_budget(plan)
+        self._memories = Memories(Path(device.state_dir), self._clock.boot_id)
         self._stop = threading.Event()
-        self._ended = threading.Event()
+        self._switching = asyncio.Lock()
+        self._reloading: asyncio.Future[None] | None = None
+        self._open_events: list[str] = []
         self._failed: list[str] = []
         self._drained = False
         around = Surroundings(self._clock, self._store.date, early, self._key.awake, self._filters)
@@ -128,7 +141,7 @@ class Daemon:
                     source,
                     ledger=self.ledger,
                     clock=self._clock,
-                    put=self._queue.put,
+                    put=self._decoder.put,
                     room=self._store.room,
                     stop=self._stop,
                 ),
@@ -137,8 +150,27 @@ class Daemon:
             for source in sources_of(bus, around)
         ]
 
+    def _prepare(self, plan: Plan) -> Prepared:
+        return prepare(
+            plan,
+            self.ledger,
+            vehicle=self._device.vehicle,
+            secret=self._secret,
+            boot_id=self._clock.boot_id,
+            also=() if self._key.signal is None else (self._key.signal,),
+        )
+
+    def _header(self, prepared: Prepared) -> dict[str, dict[str, Any]]:
+        """What the header of a batch says of the plan, by profile; "" is none."""
+        plain = {"plan": prepared.plan.name, "agent": __version__}
+        profiles = {
+            name: {**plain, "vehicle": profile.pseudonym, "privacy": profile.statement()}
+            for name, profile in prepared.collector.profiles.items()
+        }
+        return {"": plain, **profiles}
+
     def _filters(self, bus: str) -> list[tuple[int, int]] | None:
-        return kernel_filters(self._plan.database, bus, self._wanted)
+        return self._pipeline.prepared.filters(bus)
 
     # -- threads -----------------------------------------------------------------------------
 
@@ -146,49 +178,34 @@ class Daemon:
         if sender := self._by_uplink.get(uplink):
             sender.wake()
 
-    def _decode(self) -> None:
-        try:
-            while True:
-                try:
-                    block, position, skip = self._queue.get(timeout=0.1)
-                except queue.Empty:
-                    if self._ended.is_set():
-                        return
-                    continue
-                if isinstance(block, SignalTable):
-                    self._keep([block], position, skip)
-                    continue
-                tables, c = self._decoder.decode_counted(block)
-                self._keep(tables, position, skip)
-                self.ledger.add(
-                    "bus",
-                    block.bus,
-                    queued=-len(block),
-                    decoded=c.decoded,
-                    transport=c.transport,
-                    remote=c.remote,
-                    error=c.error,
-                    unknown=c.unknown,
-                    undecodable=c.undecodable,
-                    no_branch=c.no_branch,
-                    short=c.short,
-                    reassembled=c.reassembled,
-                    transport_lost=c.transport_lost,
-                )
-        except Exception:
-            log.exception("decoding failed")
-            self._failed.append("decoding failed")
-            self._stop.set()
+    def _switched(self, prepared: Prepared) -> None:
+        """In the decode thread: what comes from now on was kept by another plan."""
+        self._store.switch(
+            [StreamKey(*where) for where in prepared.destinations], self._header(prepared)
+        )
 
-    def _keep(
-        self,
-        tables: list[SignalTable],
-        position: Positions | None,
-        skip: frozenset[Destination],
-    ) -> None:
-        self._key.note(tables)
-        kept = self._collector.offer(tables, skip)
-        self._store.add({StreamKey(*where): parts for where, parts in kept.items()}, position)
+    def _decode_failed(self, sentence: str) -> None:
+        self._failed.append(sentence)
+        self._stop.set()
+
+    @property
+    def _recordings(self) -> list[Intake]:
+        """They are read again from their begin, so nothing has to be remembered for them."""
+        return [intake for _, intake in self._intakes if intake.is_recording]
+
+    def _end_of_input(self) -> None:
+        """Give what is held back, or keep it for the next run."""
+        recordings = self._recordings
+        if not recordings:
+            self._pipeline.suspend()
+            self._memories.write(self._pipeline.collector)
+        elif all(i.ended for i in recordings):
+            ends = [i.end() for i in recordings]
+            positions = {bus: where for known, _ in ends for bus, where in known.items()}
+            self._pipeline.finish(positions, frozenset.intersection(*(had for _, had in ends)))
+
+    def _keep(self, kept: Mapping[Destination, Sequence[Kept]], position: Positions | None) -> None:
+        self._store.add({StreamKey(*where): rows for where, rows in kept.items()}, position)
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -208,36 +225,44 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave)
-        keys = [StreamKey(*where) for where in self._collector.destinations]
-        self._store.start(keys)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        prepared = self._pipeline.prepared
+        self._store.start(
+            [StreamKey(*where) for where in prepared.destinations], self._header(prepared)
+        )
         for _, intake in self._intakes:
             intake.resume(
-                self._collector.destinations,
+                prepared.collector.destinations,
                 lambda where: self._store.resume.get(StreamKey(*where).name, {}),
+                from_begin=prepared.collector.needs_history,
             )
-        decoder = threading.Thread(target=self._decode, name="decode", daemon=True)
+        if self._recordings:
+            self._memories.forget()
+        else:
+            self._memories.read(prepared.collector, self._clock.boot())
         tasks: list[asyncio.Task[Any]] = []
         commands: dict[str, Command] = {
             "status": self.status,
             "sleep": self._key.sleep,
             "wake": self._key.wake,
             "resend": self._resend,
+            "reload": self.reload,
         }
         try:
             async with StatusServer(Path(self._device.socket), commands):
-                decoder.start()
+                self._decoder.start()
                 for _, intake in self._intakes:
                     intake.start()
                 self._senders.start()
                 tasks.append(asyncio.create_task(self._watchdog()))
                 tasks.append(asyncio.create_task(self._mind(stop)))
-                notify(f"READY=1\nSTATUS=plan {self._plan.name}")
-                log.info("vehicle %s: running plan %s", self._device.vehicle, self._plan.name)
+                notify(f"READY=1\nSTATUS=plan {prepared.plan.name}")
+                log.info("vehicle %s: running plan %s", self._device.vehicle, prepared.plan.name)
                 if drain:
                     tasks.append(asyncio.create_task(self._drain(stop)))
                 await self._until(stop)
                 notify("STOPPING=1")
-                await asyncio.to_thread(self._halt, decoder)
+                await asyncio.to_thread(self._halt)
                 await self._last_words(told)
         finally:
             for task in tasks:
@@ -261,6 +286,55 @@ class Daemon:
             )
         return {"batches": await asyncio.to_thread(self._store.resend, uplink, first, last)}
 
+    async def reload(self) -> dict[str, Any]:
+        """The command `reload`: read the plan again, and go on with it.
+
+        Raises:
+            ConfigError: the plan cannot be used; the one that runs goes on.
+        """
+        async with self._switching:
+            try:
+                plan = await asyncio.to_thread(load_factory_plan, self._device)
+            except DatabaseError as e:
+                raise ConfigError(str(e)) from e
+            signal_of(self._device.ignition, plan)
+            await self.switch(plan)
+        return {"plan": plan.name}
+
+    async def switch(self, plan: Plan) -> None:
+        """Go on with another plan at the next border between blocks.
+
+        Until then the kernel lets pass what either of them wants.
+
+        Raises:
+            ConfigError: the plan says what cannot be.
+        """
+        prepared = await asyncio.to_thread(self._prepare, plan)
+        before = self._pipeline.prepared
+        self._store.open([StreamKey(*where) for where in prepared.destinations])
+        self._set_filters(lambda bus: _union(before.filters(bus), prepared.filters(bus)))
+        done = self._decoder.switch(prepared)
+        await _until_so(lambda: done.is_set() or not self._decoder.alive)
+        self._set_filters(prepared.filters)
+        self._set_budget(plan)
+        notify(f"STATUS=plan {plan.name}")
+
+    def _set_filters(self, filters: Callable[[str], list[tuple[int, int]] | None]) -> None:
+        for bus, intake in self._intakes:
+            if isinstance(bus, SocketCanBus) and bus.kernel_filter:
+                intake.set_filters(filters(bus.name))
+
+    def _hang_up(self) -> None:
+        """SIGHUP: as the command `reload`; what is wrong is logged."""
+
+        async def reload() -> None:
+            try:
+                await self.reload()
+            except AgentError as e:
+                log.warning("the plan stays as it is: %s", e)
+
+        self._reloading = asyncio.ensure_future(reload())
+
     async def _until(self, stop: asyncio.Event) -> None:
         while not stop.is_set() and not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
@@ -272,9 +346,40 @@ class Daemon:
             for _, intake in self._intakes:
                 intake.listen()
             await self._key.look()
+            self._tell_pipeline()
             if self._key.leave.is_set():
                 stop.set()
             await asyncio.sleep(0.5)
+
+    def _tell_pipeline(self) -> None:
+        """What the collector needs from outside: the clock, the budget."""
+        collector = self._pipeline.collector
+        collector.anchor = self._store.anchor()
+        self._watch_budget()
+        events = collector.open_events()
+        names = sorted(events["campaigns"])
+        if names != self._open_events and not self._recordings:
+            self._open_events = names
+            self._memories.note(self._pipeline.plan, events)
+
+    def _watch_budget(self) -> None:
+        if not self._meter.budgeted:
+            return
+        before = self._budget.degradation
+        now = self._budget.look(self._clock.boot(), self._meter.sent_today())
+        self._pipeline.collector.degradation = now
+        if self._budget.change:
+            log.warning("%s", self._budget.change)
+        if now != before or self._clock.boot() - self._budget_told >= _BUDGET_EVERY_NS:
+            told = self._clock.boot()
+            if self._decoder.offer((self._budget.row(told), None, frozenset())):
+                self._budget_told = told
+
+    def _set_budget(self, plan: Plan) -> None:
+        keeper = BudgetKeeper(plan.written.budget)
+        keeper.adopt(self._budget)
+        self._budget = keeper
+        self._meter.budgeted = bool(plan.written.budget)
 
     def _heard(self) -> BootNs:
         return max((i.heard or self._began for _, i in self._intakes), default=self._began)
@@ -284,10 +389,10 @@ class Daemon:
     async def _drain(self, stop: asyncio.Event) -> None:
         """End the run once everything is read, durable and acknowledged."""
         await _until_so(
-            lambda: (
-                not any(i.alive for _, i in self._intakes) and not self._waits("queued", "memory")
-            )
+            lambda: not any(i.alive for _, i in self._intakes) and not self._waits("queued")
         )
+        self._decoder.end()
+        await _until_so(lambda: not self._decoder.alive and not self._waits("memory"))
         self._store.seal_now()
         await _until_so(lambda: not self._waits("waiting"))
         self._drained = True
@@ -321,15 +426,15 @@ class Daemon:
         rows = [*counts["bus"].values(), *counts["uplink"].values()]
         return any(row.get(level, 0) for row in rows for level in levels)
 
-    def _halt(self, decoder: threading.Thread) -> None:
+    def _halt(self) -> None:
         began = time.monotonic()
         self._stop.set()
         for _, intake in self._intakes:
             intake.join(_JOIN_S)
             if intake.failed:
                 self._failed.append(intake.failed)
-        self._ended.set()
-        decoder.join(_JOIN_S)
+        self._decoder.end()
+        self._decoder.join(_JOIN_S)
         self._store.stop()
         log.info("stopped in %.2f s", time.monotonic() - began)
 
@@ -347,18 +452,30 @@ class Daemon:
         return {
             "agent": __version__,
             "vehicle": self._device.vehicle,
-            "plan": self._plan.name,
+            "plan": self._pipeline.plan.name,
+            **self._pipeline.status(),
             "uptime_s": round((self._clock.boot() - self._began) / SECOND, 3),
             "clock": self._clock.quality().name.lower(),
             "boot_id": self._clock.boot_id,
             "buses": [intake.status(_kind(bus)) for bus, intake in self._intakes],
             "ignition": self._key.status(),
             "link": self._meter.status(),
+            "budget": self._budget.status(),
             "uplinks": [sender.state for sender in self._senders.all],
             "spool": self._store.status(),
             "ledger": counts,
             "differences": differences(counts),
         }
+
+
+def _union(
+    a: list[tuple[int, int]] | None, b: list[tuple[int, int]] | None
+) -> list[tuple[int, int]] | None:
+    """What passes one of two lists of filters; None lets everything pass."""
+    if a is None or b is None:
+        return None
+    both = sorted({*a, *b})
+    return both if len(both) <= MOST else None
 
 
 async def _until_so(condition: Callable[[], bool]) -> None:

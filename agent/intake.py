@@ -58,34 +58,67 @@ class Intake:
             source if isinstance(source, RecordingSource) and source.resumable else None
         )
         self._reached: Mapping[Destination, int] = {}
+        self._finished: frozenset[Destination] = frozenset()
+        """Destinations that have had all of the recording, and what was held back at its end."""
         self._frames = 0
         self._thread = threading.Thread(target=self._run, name=f"bus {source.bus}", daemon=True)
         ledger.open("bus", source.bus)
 
     def resume(
-        self, destinations: list[Destination], known: Callable[[Destination], Positions]
+        self,
+        destinations: list[Destination],
+        known: Callable[[Destination], Positions],
+        *,
+        from_begin: bool = False,
     ) -> None:
-        """Begin a recording where each destination's data of it ended in an earlier run."""
+        """Begin a recording where each destination's data of it ended in an earlier run.
+
+        With `from_begin` it is read from its first frame on, without waiting, and what a
+        destination had before is for nobody: so conditions, rates and windows are what they were.
+        """
         recording = self._recording
         if recording is None:
             return
         here = _position(recording, 0)
         reached: dict[Destination, int] = {}
+        finished = set()
         for destination in destinations:
             before = known(destination).get(recording.bus)
             same = before is not None and same_recording(before, here)
             reached[destination] = int(before["frames"]) if before and same else 0
-        recording.begin_at = min(reached.values(), default=0)
+            if before and same and before.get("ended"):
+                finished.add(destination)
+        goes_on = min(reached.values(), default=0)
+        recording.begin_at = 0 if from_begin else goes_on
+        recording.play_from = goes_on
         recording.cuts = frozenset(reached.values())
         self._reached = reached
+        self._finished = frozenset(finished)
         self._frames = recording.begin_at
-        if recording.begin_at:
-            log.info(
-                "bus %s: goes on at frame %d of %s",
-                recording.bus,
-                recording.begin_at,
-                recording.path,
-            )
+        if goes_on:
+            log.info("bus %s: goes on at frame %d of %s", recording.bus, goes_on, recording.path)
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether a run can go on in it where one before was durable."""
+        return self._recording is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether a recording was read to its end."""
+        return not self._thread.is_alive() and self.source.state.startswith("ended")
+
+    def end(self) -> tuple[Positions, frozenset[Destination]]:
+        """The position behind the end of a recording, and which destinations have had that."""
+        if self._recording is None:
+            return {}, frozenset()
+        position = _position(self._recording, self._frames) | {"ended": True}
+        return {self.source.bus: position}, self._finished
+
+    def set_filters(self, filters: list[tuple[int, int]] | None) -> None:
+        """What passes from now on, where the source has filters of the kernel."""
+        if (change := getattr(self.source, "set_filters", None)) is not None:
+            change(filters)
 
     def start(self) -> None:
         self._thread.start()

@@ -6,13 +6,16 @@ time):
 
     bus       received = read + dropped
               read     = queued + decoded + transport + remote + error + unknown + undecodable
-    campaign  offered  = kept + thinned + folded
+    campaign  offered + made = kept + thinned + folded + outside + masked + held
     uplink    kept     = memory + spooled + lost_disk + lost_end
               found + spooled + resent = acknowledged + waiting + evicted + quarantined
 
-`dropped` is what the kernel had or should have had: what did not fit into the socket's buffer, and
-what the interface says it lost before. `queued` (read and not yet decoded), `memory` (kept and not
-yet durable) and `waiting` are levels; at the end of a run the first two are 0. `found` is what
+`made` are the aggregates into which samples were `folded`; `outside` came while a campaign did not
+collect (its condition, its days), `masked` what its privacy profile leaves out. `dropped` is what
+the kernel had or should have had: what did not fit into the socket's buffer, and
+what the interface says it lost before. `queued` (read and not yet decoded), `held` (not decided, or
+before a trigger), `memory` (kept and not yet durable) and `waiting` are levels; at the end of a run
+`queued` and `memory` are 0. `found` is what
 earlier runs left in the spool, `resent` what was acknowledged and waits again, because a receiver
 asked for it. All other names only grow.
 
@@ -33,7 +36,9 @@ _SUMS: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] 
             ("queued", "decoded", "transport", "remote", "error", "unknown", "undecodable"),
         ),
     ),
-    "campaign": ((("offered",), ("kept", "thinned", "folded")),),
+    "campaign": (
+        (("offered", "made"), ("kept", "thinned", "folded", "outside", "masked", "held")),
+    ),
     "uplink": (
         (("kept",), ("memory", "spooled", "lost_disk", "lost_end")),
         (("found", "spooled", "resent"), ("acknowledged", "waiting", "evicted", "quarantined")),
@@ -51,7 +56,7 @@ _ASIDE: Final[Mapping[str, tuple[str, ...]]] = {
         "bad_lines",
         "clamped",
     ),
-    "campaign": (),
+    "campaign": ("events",),
     "uplink": ("batches", "bytes"),
 }
 

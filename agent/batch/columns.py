@@ -19,12 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.batch.format import MAX_VALUES
+from agent.batch.words import (
+    WIDTHS,
+    Cursor,
+    from_planes,
+    planes,
+    unzigzag,
+    width_of,
+    zigzag,
+)
 from agent.blocks import NUMERIC_KINDS, Int64, Kind, SignalTable, TableSchema, UInt8, UInt64
 from agent.errors import BatchError
 
-_WIDTHS = (1, 2, 4, 8)
-_LIMITS = np.array([0, 0xFF, 0xFFFF, 0xFFFF_FFFF], np.uint64)
-_WIDTH_OF_CLASS = np.array([0, 1, 2, 4, 8], np.uint8)
+_RECORD = "a samples record"
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,56 +45,17 @@ class Last:
 State = dict[int, Last]
 
 
-def _zigzag(words: UInt64) -> UInt64:
-    signed = words.view(np.int64)
-    return ((signed << 1) ^ (signed >> 63)).view(np.uint64)
-
-
-def _unzigzag(words: UInt64) -> UInt64:
-    return (words >> np.uint64(1)) ^ (np.uint64(0) - (words & np.uint64(1)))
-
-
-def _planes(values: UInt64, lengths: Int64, width: int) -> bytes:
-    """Columns one behind the other, `lengths` long each, as `width` byte planes a column."""
-    narrow = values.astype(f"<u{width}")
-    if width == 1:
-        return narrow.tobytes()
-    digits = narrow.view(np.uint8).reshape(-1, width)
-    # Byte b of value i of a column lies at the column's begin + b * its length + i.
-    begins = np.cumsum(lengths) - lengths
-    at = np.arange(len(values)) + np.repeat(begins * (width - 1), lengths)
-    step = np.repeat(lengths, lengths)
-    planes = np.empty(digits.size, np.uint8)
-    for b in range(width):
-        planes[at] = digits[:, b]
-        at += step
-    return planes.tobytes()
-
-
-def _from_planes(data: memoryview, k: int, n: int, width: int) -> UInt64:
-    if width == 1:
-        return np.frombuffer(data, np.uint8).reshape(k, n).astype(np.uint64)
-    planes = np.frombuffer(data, np.uint8).reshape(k, width, n).transpose(0, 2, 1)
-    narrow = np.ascontiguousarray(planes).view(f"<u{width}").reshape(k, n)
-    return narrow.astype(np.uint64)
-
-
 def _narrow(values: UInt64) -> bytes:
     """Whole numbers in the narrowest of 1, 2, 4 or 8 bytes that holds them all; which, first."""
-    width = max(1, int(_width(values.max(initial=0))))
+    width = max(1, int(width_of(values.max(initial=0))))
     return bytes([width]) + values.astype(f"<u{width}").tobytes()
 
 
-def _from_narrow(cursor: "_Cursor", n: int) -> UInt64:
+def _from_narrow(cursor: Cursor, n: int) -> UInt64:
     width = cursor.take(1)[0]
-    if width not in _WIDTHS:
+    if width not in WIDTHS:
         raise BatchError(f"a samples record has numbers of {width} bytes")
     return np.frombuffer(cursor.take(n * width), f"<u{width}").astype(np.uint64)
-
-
-def _width(largest: NDArray[np.uint64]) -> UInt8:
-    """How many bytes hold numbers up to `largest`: 0, 1, 2, 4 or 8."""
-    return _WIDTH_OF_CLASS[np.searchsorted(_LIMITS, largest)]
 
 
 def _flat(tables: Sequence[tuple[int, SignalTable]], resolution_ns: int) -> tuple[UInt64, Int64]:
@@ -135,22 +103,22 @@ def pack_tables(
         before = np.concatenate([one.row for one in last if one is not None])
         change[begins[has_last]] = words[begins[has_last]] - before
     change[fresh] = 0
-    coded = _zigzag(change)
-    width = _width(np.maximum.reduceat(coded, begins))
+    coded = zigzag(change)
+    width = width_of(np.maximum.reduceat(coded, begins))
     final = words[ends - 1]
     edges = [0, *np.cumsum(columns).tolist()]
     for i, (schema_id, _) in enumerate(tables):
         state[schema_id] = Last(final[edges[i] : edges[i + 1]], int(rows[i]))
     stored = lengths - ~has_last
-    width_of = np.repeat(width, lengths)
-    width_of[fresh] = 0
+    stored_in = np.repeat(width, lengths)
+    stored_in[fresh] = 0
     rows_before = np.array([one.rows if one else 0 for one in last])
     parts = [
         _narrow(np.diff(ids, prepend=np.uint64(0))),
-        _narrow(_zigzag((rows - rows_before).view(np.uint64))),
+        _narrow(zigzag((rows - rows_before).view(np.uint64))),
         width.tobytes(),
-        _pack_first(_zigzag(words[fresh])),
-        *(_planes(coded[width_of == w], stored[width == w], w) for w in _WIDTHS),
+        _pack_first(zigzag(words[fresh])),
+        *(planes(coded[stored_in == w], stored[width == w], w) for w in WIDTHS),
     ]
     record: dict[str, Any] = {"n": len(tables), "columns": b"".join(parts)}
     if payloads := [p.tobytes() for _, table in tables for p in table.payloads]:
@@ -160,45 +128,20 @@ def pack_tables(
 
 def _pack_first(words: UInt64) -> bytes:
     """First rows, as one list: the width of each number, then the numbers of each width."""
-    width = _width(words)
-    groups = (words[width == w] for w in _WIDTHS)
+    width = width_of(words)
+    groups = (words[width == w] for w in WIDTHS)
     return width.tobytes() + b"".join(
-        _planes(group, np.array([len(group)]), w) for w, group in zip(_WIDTHS, groups, strict=True)
+        planes(group, np.array([len(group)]), w) for w, group in zip(WIDTHS, groups, strict=True)
     )
 
 
-def _unpack_first(cursor: "_Cursor", count: int) -> UInt64:
+def _unpack_first(cursor: Cursor, count: int) -> UInt64:
     width = cursor.widths(count)
     words = np.zeros(count, np.uint64)
-    for w in _WIDTHS:
+    for w in WIDTHS:
         places = np.flatnonzero(width == w)
-        words[places] = _from_planes(cursor.take(w * len(places)), 1, len(places), w)[0]
-    return _unzigzag(words)
-
-
-class _Cursor:
-    """Takes pieces of a byte string in turn, and never beyond its end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
-        self._at = 0
-
-    def end(self) -> None:
-        if self._at != len(self._data):
-            raise BatchError("a samples record is longer than it says")
-
-    def widths(self, count: int) -> UInt8:
-        width = np.frombuffer(self.take(count), np.uint8)
-        if not np.isin(width, _WIDTH_OF_CLASS).all():
-            raise BatchError("a samples record has columns of an impossible width")
-        return width
-
-    def take(self, size: int) -> memoryview:
-        piece = self._data[self._at : self._at + size]
-        if len(piece) != size:
-            raise BatchError("a samples record is shorter than it says")
-        self._at += size
-        return piece
+        words[places] = from_planes(cursor.take(w * len(places)), 1, len(places), w)[0]
+    return unzigzag(words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,18 +192,18 @@ def unpack_tables(
         BatchError: the record contradicts itself, or names a schema that was not read.
     """
     try:
-        columns_of = _Cursor(record["columns"])
+        columns_of = Cursor(record["columns"], _RECORD)
         reading = _layout(record["n"], columns_of, schemas, state)
         first = _unpack_first(columns_of, sum(len(r.width) for r in reading if r.last is None))
-        payload = _Cursor(record.get("payload", b""))
-        for w in _WIDTHS:
+        payload = Cursor(record.get("payload", b""), _RECORD)
+        for w in WIDTHS:
             for r in reading:
                 columns = np.flatnonzero(r.width == w)
                 if len(columns):
                     begin = int(r.last is None)
                     n = r.words.shape[1] - begin
                     data = columns_of.take(len(columns) * n * w)
-                    r.words[columns, begin:] = _unzigzag(_from_planes(data, len(columns), n, w))
+                    r.words[columns, begin:] = unzigzag(from_planes(data, len(columns), n, w))
         columns_of.end()
     except (KeyError, TypeError, ValueError) as e:
         raise BatchError(f"a samples record lacks a part or has it in the wrong form: {e}") from e
@@ -280,12 +223,12 @@ def unpack_tables(
 
 
 def _layout(
-    count: Any, columns: _Cursor, schemas: Mapping[int, ReadSchema], state: State
+    count: Any, columns: Cursor, schemas: Mapping[int, ReadSchema], state: State
 ) -> list[_Reading]:
     if not isinstance(count, int) or not 0 < count <= MAX_VALUES:
         raise BatchError("a samples record says an impossible number of tables")
     ids = np.cumsum(_from_narrow(columns, count)).tolist()
-    changes = _unzigzag(_from_narrow(columns, count)).view(np.int64).tolist()
+    changes = unzigzag(_from_narrow(columns, count)).view(np.int64).tolist()
     found: list[tuple[int, int, ReadSchema, Last | None]] = []
     total = 0
     for schema_id, change in zip(ids, changes, strict=True):
@@ -306,7 +249,7 @@ def _layout(
     return reading
 
 
-def _table(schema: ReadSchema, words: UInt64, payload: _Cursor, resolution_ns: int) -> SignalTable:
+def _table(schema: ReadSchema, words: UInt64, payload: Cursor, resolution_ns: int) -> SignalTable:
     values: dict[Kind, NDArray[Any]] = {}
     row = 1
     for kind, k in schema.counts.items():

@@ -1,4 +1,4 @@
-"""The pure half of writing a batch: tables and records in, bytes to append out."""
+"""The pure half of writing a batch: what is kept and records in, bytes to append out."""
 
 import dataclasses
 import operator
@@ -23,8 +23,18 @@ from agent.batch.format import (
     pack_record,
     zstd,
 )
+from agent.batch.frames import RESOLUTION_NS, joined, pack_frames, pieces, unpacked_bytes
 from agent.batch.schema import pack_schema
-from agent.blocks import Int64, SignalTable, TableSchema, concatenate
+from agent.blocks import (
+    Event,
+    Int64,
+    Kept,
+    KeptFrames,
+    SignalTable,
+    TableSchema,
+    TimeBase,
+    concatenate,
+)
 from agent.clock import MILLISECOND
 
 _P = zstd.CompressionParameter
@@ -50,12 +60,12 @@ class _Part:
 
     record: bytes = b""
     tables: list[tuple[int, SignalTable]] = dataclasses.field(default_factory=list)
-    tables_size: int = 0
-    """The most that they can take."""
+    room: int = 0
+    """The most that it takes, packed or unpacked, where that is not the length of the record."""
 
     @property
     def size(self) -> int:
-        return len(self.record) + self.tables_size
+        return self.room or len(self.record)
 
 
 class BatchEncoder:
@@ -75,17 +85,26 @@ class BatchEncoder:
         self._last_ns: int | None = None
         self.chunks = 0
         self.samples = 0
+        """With the frames, each of which counts as one."""
+        self.frames = 0
+        self.events = 0
         self.size = 0
 
     def begin(self) -> bytes:
         return self._count(pack_header(self._header))
 
-    def chunk(self, tables: Iterable[SignalTable], entries: Sequence[Entry] = ()) -> bytes:
-        """A chunk with these tables and records; empty bytes where there is nothing to write.
+    def chunk(
+        self, kept: Iterable[Kept], entries: Sequence[Entry] = (), *, continued: bool = False
+    ) -> bytes:
+        """A chunk with these rows and records; empty bytes where there is nothing to write.
 
-        Too much for one becomes several, which recovery keeps or cuts off together.
+        Too much for one becomes several, which recovery keeps or cuts off together; with
+        `continued` also together with the chunk that follows.
         """
-        parts = self._parts(tables)
+        every = list(kept)
+        parts = self._parts(each for each in every if isinstance(each, SignalTable))
+        parts += self._frames(each for each in every if isinstance(each, KeptFrames))
+        parts += self._events(each for each in every if isinstance(each, Event))
         parts += [_Part(pack_record(kind, value)) for kind, value in entries]
         contents: list[list[_Part]] = []
         room = 0
@@ -96,7 +115,7 @@ class BatchEncoder:
             contents[-1].append(part)
             room -= part.size
         return b"".join(
-            self._chunk(content, CONTINUED if i < len(contents) - 1 else 0)
+            self._chunk(content, CONTINUED if continued or i < len(contents) - 1 else 0)
             for i, content in enumerate(contents)
         )
 
@@ -129,6 +148,8 @@ class BatchEncoder:
                     "samples": self.samples,
                     "first": self._first_ns,
                     "last": self._last_ns,
+                    **({"frames": self.frames} if self.frames else {}),
+                    **({"events": self.events} if self.events else {}),
                     **(footer or {}),
                 }
             )
@@ -170,10 +191,34 @@ class BatchEncoder:
                     values = 0
                     parts.append(now)
                 now.tables.append((schema_id, piece))
-                now.tables_size += size
+                now.room += size
                 values += columns * len(piece)
         if times:
             self._note_times(np.concatenate(times))
+        return parts
+
+    def _frames(self, kept: Iterable[KeptFrames]) -> list[_Part]:
+        """A record for each bus, campaign and clock; several where there is much."""
+        groups: dict[tuple[str, str, TimeBase], list[KeptFrames]] = {}
+        for each in kept:
+            if len(each):
+                key = (each.block.bus, each.campaign, each.block.clock)
+                groups.setdefault(key, []).append(each)
+        parts = []
+        resolution_ns = min(RESOLUTION_NS, self._resolution_ns)
+        for group in groups.values():
+            frames = joined(group)
+            self.samples += len(frames)
+            self.frames += len(frames)
+            self._note_times(frames.block.time)
+            for piece in pieces(frames):
+                record = pack_record(Record.FRAMES, pack_frames(piece, resolution_ns))
+                parts.append(_Part(record, room=max(unpacked_bytes(piece), len(record))))
+        return parts
+
+    def _events(self, kept: Iterable[Event]) -> list[_Part]:
+        parts = [_Part(pack_record(Record.EVENT, event.value)) for event in kept]
+        self.events += len(parts)
         return parts
 
     def _note_times(self, times: Int64) -> None:

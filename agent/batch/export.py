@@ -24,7 +24,6 @@ Memory is bounded by a stretch, not by the input. Whole columns are worked on, n
 target appears under its name when it is whole and durable, or not at all.
 """
 
-import contextlib
 import csv
 import importlib
 import io
@@ -36,6 +35,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.batch.target import whole
 from agent.blocks import Float64, SignalSchema, SignalTable, TableSchema, concatenate
 from agent.errors import ConfigError
 
@@ -61,36 +61,16 @@ def export_tables(
         ConfigError: the target cannot be written, or Parquet is asked for and pyarrow is missing.
         BatchError: from reading `tables`, when they come from `read_batch`.
     """
-    path = Path(target)
     begin: type[_Csv | _Parquet] = _Csv if format == "csv" else _Parquet
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with part.open("xb") as file:
-            writer = begin(file)
-            for stretch in _stretches(tables):
-                for table in stretch:
-                    count += table.samples
-                writer.write(stretch)
-            writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _sync_folder(path.parent)
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be written: {e.strerror or e}") from e
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    with whole(Path(target)) as part, part.open("wb") as file:
+        writer = begin(file)
+        for stretch in _stretches(tables):
+            for table in stretch:
+                count += table.samples
+            writer.write(stretch)
+        writer.close()
     return count
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _stretches(tables: Iterable[SignalTable]) -> Iterator[list[SignalTable]]:

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import google_crc32c
 import msgpack
+import numpy as np
 
 from agent.errors import BatchError
 
@@ -83,8 +84,16 @@ class ChunkHead:
 
 
 def pack_map(value: dict[str, Any]) -> bytes:
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    packed: bytes = msgpack.packb(value, use_bin_type=True, default=_plain)
     return packed
+
+
+def _plain(value: object) -> object:
+    """A number that came out of an array."""
+    if isinstance(value, np.generic):
+        plain: object = value.item()
+        return plain
+    raise TypeError(f"{type(value).__name__} has no place in a record")
 
 
 def unpack_map(data: bytes | memoryview, what: str) -> dict[str, Any]:

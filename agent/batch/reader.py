@@ -1,4 +1,4 @@
-"""Reading batches: one file as it is, or several dated together.
+"""Reading one batch as it is; `dated` reads several together.
 
 Nothing in a file is believed: every length is checked against what is there, what a chunk unpacks
 to is bounded, and a chunk that fails costs itself and the rest of its zstd frame.
@@ -30,9 +30,9 @@ from agent.batch.format import (
     unpack_records,
     zstd,
 )
+from agent.batch.frames import MAX_FRAME_BYTES, unpack_frames, unpacked_bytes
 from agent.batch.schema import unpack_schema
-from agent.blocks import SignalTable, TableSchema, concatenate
-from agent.clock import Anchor, BootNs, Quality, WallNs, best_anchor
+from agent.clock import Anchor, BootNs, Quality, WallNs
 from agent.errors import BatchError
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -195,7 +195,7 @@ class BatchReader:
         """(kind, value) of every record that can be read, in order.
 
         `kind` is the lower-case name of a `Record`; the value of `samples` is a SignalTable (one
-        item a table), of all others the map. Unknown records are skipped.
+        item a table), of `frames` a KeptFrames, of all others the map. Unknown records are skipped.
         """
         self.lost_chunks = 0
         self.notes = []
@@ -239,6 +239,7 @@ class BatchReader:
         self, content: bytes, schemas: dict[int, ReadSchema], state: State
     ) -> list[tuple[str, Any]]:
         items: list[tuple[str, Any]] = []
+        room = MAX_FRAME_BYTES
         for kind, body in unpack_records(memoryview(content)):
             if kind not in Record.__members__.values():
                 continue
@@ -250,13 +251,29 @@ class BatchReader:
             elif kind == Record.SAMPLES:
                 tables = unpack_tables(value, schemas, state, self._resolution_ns)
                 items += [("samples", table) for table in tables]
+            elif kind == Record.FRAMES:
+                frames = unpack_frames(value, room)
+                room -= unpacked_bytes(frames)
+                items.append(("frames", frames))
             else:
                 items.append((Record(kind).name.lower(), value))
         return items
 
+    def totals(self) -> dict[str, int]:
+        """What can be read, as a footer says it: samples, and frames and events where any are."""
+        counts = {"samples": 0, "frames": 0, "events": 0}
+        for kind, value in self.records():
+            if kind in ("samples", "frames"):
+                counts["samples"] += value.samples
+            if kind == "frames":
+                counts["frames"] += value.samples
+            elif kind == "event":
+                counts["events"] += 1
+        return {name: n for name, n in counts.items() if n or name == "samples"}
+
     def count_samples(self) -> int:
-        """How many values can be read."""
-        return sum(value.samples for kind, value in self.records() if kind == "samples")
+        """How many values and frames can be read."""
+        return self.totals()["samples"]
 
     def anchors(self) -> list[Anchor]:
         """All clock anchors that the file holds."""
@@ -301,35 +318,3 @@ def unpack_anchor(value: Any) -> Anchor | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def read_batch(*paths: str | os.PathLike[str]) -> Iterator[SignalTable]:
-    """The samples of batches, dated: for each file one table a schema, in the order of first use.
-
-    Anchors of all the files are joined by boot id, so that a batch of a time before the clock was
-    right is dated by a later one of the same boot. A dated table has `clock == "wall"`; without a
-    good anchor it stays `boot`, and samples of a recording stay `recorded`.
-
-    Raises:
-        BatchError: a file is no batch, or of a newer format. Damaged chunks are left out; use
-            `BatchReader` to count them.
-    """
-    # Twice one at a time, and not all at once: there may be many.
-    anchors = list(dict.fromkeys(a for path in paths for a in BatchReader(path).anchors()))
-    for path in paths:
-        reader = BatchReader(path)
-        anchor = best_anchor(anchors, str(reader.header.get("boot_id", "")))
-        groups: dict[tuple[TableSchema, str], list[SignalTable]] = {}
-        for kind, value in reader.records():
-            if kind == "samples":
-                groups.setdefault((value.schema, value.campaign), []).append(value)
-        for group in groups.values():
-            yield dated(concatenate(group), anchor)
-
-
-def dated(table: SignalTable, anchor: Anchor | None) -> SignalTable:
-    """A table of boot time in wall time, where there is an anchor to date it."""
-    if table.clock != "boot" or anchor is None:
-        return table
-    schema = dataclasses.replace(table.schema, clock="wall")
-    return dataclasses.replace(table, schema=schema, time=table.time + anchor.offset)

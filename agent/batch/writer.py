@@ -7,12 +7,12 @@ from typing import Any, Self
 
 from agent.batch.encoder import BatchEncoder
 from agent.batch.format import Record
-from agent.blocks import SignalTable
+from agent.blocks import Kept
 from agent.clock import MILLISECOND
 
 
 class BatchWriter:
-    """Writes tables to one batch file.
+    """Writes tables, raw frames and events to one batch file.
 
     with BatchWriter("drive.batch", vehicle="test") as writer:
         writer.add(table)
@@ -35,7 +35,7 @@ class BatchWriter:
         header.setdefault("batch_id", Path(path).stem)
         self._encoder = BatchEncoder(header, resolution_ns=resolution_ns)
         self._file.write(self._encoder.begin())
-        self._pending: list[SignalTable] = []
+        self._pending: list[Kept] = []
         self._entries: list[tuple[Record, dict[str, Any]]] = []
 
     @property
@@ -45,11 +45,16 @@ class BatchWriter:
 
     @property
     def samples(self) -> int:
-        """Values written so far."""
+        """Values and frames written so far."""
         return self._encoder.samples
 
-    def add(self, table: SignalTable) -> None:
-        self._pending.append(table)
+    @property
+    def pending_bytes(self) -> int:
+        """About how much memory is taken by what was added and not written."""
+        return sum(each.nbytes for each in self._pending)
+
+    def add(self, kept: Kept) -> None:
+        self._pending.append(kept)
 
     def record(self, kind: Record, value: dict[str, Any]) -> None:
         self._entries.append((kind, value))

@@ -1,26 +1,22 @@
-"""What the virtual vehicle does: one drive cycle after another, as columns of physical values.
+"""What the virtual car does: one drive cycle after another, as columns of physical values.
 
 A cycle takes 300 s: the driver gets in, drives through a town, along a fast road and back into
 town, parks, and charges at a DC station exactly what the drive took out; so the state of charge
 comes back to where it began however long the vehicle runs. The way is a closed loop for the same
 reason. What goes on from cycle to cycle (odometer, energy counters, temperatures) is in `Life`.
+When things happen is a `Schedule`; there are others than that of the day described here.
 
-Everything is computed on a grid of 10 ms for a whole cycle at once. Random figures are hashes of
-(seed, stream, index), not draws from a generator: they depend neither on the order of calls nor on
-the version of a library.
+Everything is computed on a grid of 10 ms for a whole cycle at once.
 """
 
 import dataclasses
-import itertools
-import zlib
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from agent.blocks import Float64, Int64, UInt64
+from agent.bench.curves import STEP_S, Columns, during, joined, lag, normal, smooth, uniform
+from agent.blocks import Float64, Int64
 
-STEP_S: Final = 0.01
 CYCLE_S: Final = 300
 STEPS: Final = 100 * CYCLE_S
 CELLS: Final = 96
@@ -35,43 +31,44 @@ _TRACK: Final = 1.58  # m
 _WHEELBASE: Final = 2.7  # m
 _MAX_TORQUE: Final = 310.0  # Nm at the motor
 _GRAVITY: Final = 9.81
-_TUNNEL: Final = (112.0, 124.0)  # s
-_SPEED: Final = (  # (s, km/h), joined by smooth steps
-    (10, 0), (18, 50), (47, 50), (57, 0), (66, 0), (76, 60), (86, 60), (96, 100), (135, 100),
-    (147, 50), (157, 50), (167, 0),
-)  # fmt: skip
 _OCV: Final = (  # state of charge in %, open-circuit voltage of a cell in V
     (0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100),
     (3.00, 3.32, 3.43, 3.52, 3.58, 3.62, 3.67, 3.75, 3.85, 3.95, 4.06, 4.19),
 )
 
-Columns = dict[str, Float64]
-"""Signal name -> physical values float64[STEPS], in the unit of the signal."""
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When things happen in a cycle, s."""
+
+    speed: tuple[tuple[float, float], ...]
+    """(s, km/h), joined by smooth steps; from standstill to standstill."""
+    hill: float
+    """How far the way goes up and down from its mean, m."""
+    ready: float
+    """The driver has started the car ..."""
+    off: float
+    """... and switches it off."""
+    plugged: float
+    full: float
+    """The station stops."""
+    tunnel: tuple[float, float] = (0, 0)
+    turns: tuple[tuple[float, float, int], ...] = ()
+    """(from, to, 1 left or 2 right) of the turn signal."""
+    current: float | None = None
+    """Charging current in A; None charges what the drive took out."""
+    target: float | None = None
+    """State of charge at which the station stops, %; None is that of the beginning."""
 
 
-def hashed(seed: int, stream: str, index: Int64) -> UInt64:
-    """64 random bits for each index, uint64[n] (the finaliser of splitmix64)."""
-    # CRC-32, because hash() of a string differs from process to process.
-    start = (seed * 0x9E37_79B9 + zlib.crc32(stream.encode())) & 0xFFFF_FFFF_FFFF
-    z = (index.astype(np.uint64) + np.uint64(start)) * np.uint64(0x9E37_79B9_7F4A_7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def uniform(seed: int, stream: str, index: Int64) -> Float64:
-    """Evenly spread over [0, 1), float64[n]."""
-    return (hashed(seed, stream, index) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def normal(seed: int, stream: str, index: Int64) -> Float64:
-    """About normal with deviation 1 and never beyond 3.5: the sum of four 16-bit figures."""
-    z = hashed(seed, stream, index)
-    total = np.zeros(len(z))
-    for part in range(4):
-        total += (z >> np.uint64(16 * part)) & np.uint64(0xFFFF)
-    spread: Float64 = (total / 65535 - 2) * 3**0.5
-    return spread
+DAY: Final = Schedule(
+    speed=(
+        (10, 0), (18, 50), (47, 50), (57, 0), (66, 0), (76, 60), (86, 60), (96, 100), (135, 100),
+        (147, 50), (157, 50), (167, 0),
+    ),
+    hill=8, ready=7, off=172, plugged=182, full=280, tunnel=(112, 124),
+    turns=((52, 68, 1), (156, 167, 2)),
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +85,7 @@ class Car:
     cell_offset: Float64  # mV[CELLS]
     cell_resistance: Float64  # mV a A, [CELLS], beyond the mean
     module_offset: Float64  # K[MODULES]
+    module_warmth: Float64  # K at 90 A that last, [MODULES], beyond the mean
 
     @classmethod
     def of(cls, seed: int) -> "Car":
@@ -103,6 +101,7 @@ class Car:
             cell_offset=2.5 * normal(seed, "cell offset", np.arange(CELLS)),
             cell_resistance=0.02 * normal(seed, "cell resistance", np.arange(CELLS)),
             module_offset=0.6 * normal(seed, "module offset", np.arange(MODULES)),
+            module_warmth=np.zeros(MODULES),
         )
 
 
@@ -121,44 +120,22 @@ class Life:
         return cls(odometer, 0.19 * odometer, 0.2 * odometer + CAPACITY_AH * 0.35, {})
 
 
-def during(t: Float64, *spans: tuple[float, float]) -> NDArray[np.bool_]:
-    inside = np.zeros(len(t), np.bool_)
-    for begin, end in spans:
-        inside |= (t >= begin) & (t < end)
-    return inside
-
-
-def _smooth(x: Float64) -> Float64:
-    x = x.clip(0, 1)
-    step: Float64 = x * x * (3 - 2 * x)
-    return step
-
-
 def _lag(target: Any, tau_s: float, start: float) -> Float64:
-    """A first-order lag, exact on the grid; in pieces, because the weights grow as e**(t / tau)."""
-    wanted = np.broadcast_to(np.asarray(target, np.float64), STEPS)
-    keep = float(np.exp(-STEP_S / tau_s))
-    piece = max(1, int(25 * tau_s / STEP_S))
-    out = np.empty(STEPS)
-    for begin in range(0, STEPS, piece):
-        part = wanted[begin : begin + piece]
-        power = keep ** np.arange(1, len(part) + 1)
-        out[begin : begin + piece] = (start + (1 - keep) * np.cumsum(part / power)) * power
-        start = float(out[begin + len(part) - 1])
-    return out
+    return lag(np.broadcast_to(np.asarray(target, np.float64), STEPS), tau_s, start)
 
 
 class Cycle:
     """Cycle number `index` of a car: `columns`, and `life` as it is afterwards."""
 
-    def __init__(self, car: Car, index: int, life: Life) -> None:
+    def __init__(self, car: Car, index: int, life: Life, schedule: Schedule = DAY) -> None:
         self.car = car
+        self._schedule = schedule
         self.t: Float64 = np.arange(STEPS, dtype=np.float64) * STEP_S
         self.columns: Columns = {}
         self._life = life
         self._lasting: dict[str, float] = {}
         self._pace = 0.93 + 0.12 * float(uniform(car.seed, "pace", np.array([index]))[0])
-        self._ready = during(self.t, (7, 172))
+        self._ready = during(self.t, (schedule.ready, schedule.off))
         self._motion()
         self._powertrain()
         self._battery()
@@ -186,9 +163,8 @@ class Cycle:
 
     def _motion(self) -> None:
         t, car = self.t, self.car
-        speed = np.zeros(STEPS)
-        for (begin, low), (end, high) in itertools.pairwise(_SPEED):
-            speed += (high - low) * _smooth((t - begin) / (end - begin))
+        ready, off = self._schedule.ready, self._schedule.off
+        speed = joined(t, self._schedule.speed)
         v = np.maximum(speed * self._pace / 3.6 * (1 + 0.012 * np.sin(t * 0.86)), 0)
         v[v < 1e-6] = 0  # what rounding leaves of the sum of steps
         a = np.gradient(v, STEP_S)
@@ -198,27 +174,28 @@ class Cycle:
         left = around + 0.3 * np.sin(2 * around)
         curvature = 2 * np.pi / way[-1] * (1 + 0.6 * np.cos(2 * around))
         yaw = v * curvature
-        slope = 8 * 2 * np.pi / way[-1] * np.cos(around)
+        slope = self._schedule.hill * 2 * np.pi / way[-1] * np.cos(around)
         course = np.radians(car.heading) - left
         north = np.cumsum(v * np.cos(course)) * STEP_S
         east = np.cumsum(v * np.sin(course)) * STEP_S
         angle = np.degrees(np.arctan(_WHEELBASE * curvature)) * 15
         inner, outer = (v - yaw * _TRACK / 2) * 3.6, (v + yaw * _TRACK / 2) * 3.6
         self._v, self._a, self._slope, self._still = v, a, slope, v < 0.03
-        tunnel = during(t, _TUNNEL)
+        tunnel = during(t, self._schedule.tunnel)
         self._set(
             VehicleSpeed=v * 3.6, LongitudinalAcceleration=a, LateralAcceleration=v * yaw,
             Standstill=self._still, DirectionOfTravel=~self._still,
             WheelSpeedFrontLeft=inner, WheelSpeedRearLeft=inner,
             WheelSpeedFrontRight=outer, WheelSpeedRearRight=outer,
             SteeringAngle=angle, SteeringRate=np.gradient(angle, STEP_S),
-            SteeringTorque=0.03 * angle * np.minimum(v / 5, 1), HandsOnWheel=during(t, (6, 171)),
+            SteeringTorque=0.03 * angle * np.minimum(v / 5, 1),
+            HandsOnWheel=during(t, (ready - 1, off - 1)),
             YawRate=np.degrees(yaw), PitchRate=np.degrees(np.gradient(slope, STEP_S)),
             RollRate=-0.3 * np.gradient(v * yaw, STEP_S), VerticalAcceleration=_GRAVITY,
             Odometer=self._life.odometer + way / 1000, TripDistance=way / 1000,
             Latitude=car.latitude + north / 111_320,
             Longitude=car.longitude + east / (111_320 * np.cos(np.radians(car.latitude))),
-            Altitude=120 + 8 * np.sin(around), Heading=np.degrees(course) % 360,
+            Altitude=120 + self._schedule.hill * np.sin(around), Heading=np.degrees(course) % 360,
             GnssSpeed=v * 3.6, SatellitesUsed=np.where(tunnel, 4, 17), GnssFix=2,
             HorizontalDilution=np.where(tunnel, 6.5, 0.8), RoadSlope=100 * slope,
             VehicleMass=_MASS, AmbientLight=np.where(tunnel, 250, 18_000),
@@ -258,14 +235,15 @@ class Cycle:
         )  # fmt: skip
 
     def _battery(self) -> None:
-        t, car = self.t, self.car
-        charge_closed = during(t, (191.5, 284))
-        closed = during(t, (6.8, 173)) | charge_closed
-        precharge = during(t, (6, 6.8), (190.5, 191.5))
+        t, car, when = self.t, self.car, self._schedule
+        ready, plugged, full = when.ready, when.plugged, when.full
+        charge_closed = during(t, (plugged + 9.5, full + 4))
+        closed = during(t, (ready - 0.2, when.off + 1)) | charge_closed
+        precharge = during(t, (ready - 1, ready - 0.2), (plugged + 8.5, plugged + 9.5))
         self._shape = (
-            _smooth((t - 194) / 6)
-            * (1 - 0.35 * _smooth((t - 250) / 25))
-            * (1 - _smooth((t - 274) / 5))
+            smooth((t - plugged - 12) / 6)
+            * (1 - 0.35 * smooth((t - full + 30) / 25))
+            * (1 - smooth((t - full + 6) / 5))
         )
         cabin = self._follow(
             "CabinTemperature", np.where(self._ready, 21, car.ambient + 4), 110, car.ambient + 4
@@ -274,14 +252,18 @@ class Cycle:
         heater = np.where(self._ready, np.clip(250 * (21.5 - cabin), 0, 4000), 0)
         power = np.where(self._ready, self._electrical + 380 + cooler + heater, 0)
         capacity = CAPACITY_AH * car.health / 100 * 3600  # As
-        charge = np.full(STEPS, car.charge)
+        before = self._life.lasting.get("charge", car.charge)
+        charge = np.full(STEPS, before)
         for _ in range(2):  # once with the voltage at the start, once with that of the charge
             open_circuit = np.interp(charge, *_OCV) * CELLS
             discriminant = open_circuit**2 - 4 * PACK_RESISTANCE * power
             drive = (open_circuit - np.sqrt(discriminant)) / (2 * PACK_RESISTANCE)
-            peak = drive.sum() / self._shape.sum()
+            missing = drive.sum()
+            if when.target is not None:
+                missing += max(when.target - before, 0) / 100 * capacity / STEP_S
+            peak = min(missing / self._shape.sum(), when.current or np.inf)
             current = drive - peak * self._shape
-            charge = car.charge - 100 * np.cumsum(current) * STEP_S / capacity
+            charge = before - 100 * np.cumsum(current) * STEP_S / capacity
         voltage = open_circuit - PACK_RESISTANCE * current
         self._current, self._voltage, self._cooler = current, voltage, cooler
         self.cell_mean = 1000 * voltage / CELLS
@@ -289,7 +271,9 @@ class Cycle:
         pack = self._follow(
             "pack", car.ambient + 3 + 7 * _lag((current / 90) ** 2, 30, 0), 400, car.ambient
         )
-        self.module_mean = pack
+        warm = self._follow("warm", (current / 90) ** 2, 90, 0)
+        self._module_mean, self._module_warm = pack, warm
+        self._lasting["charge"] = float(charge[-1])
         kwh = STEP_S / 3.6e6
         flow = voltage * current
         energy = charge / 100 * capacity / 3600 * 0.352  # kWh
@@ -299,6 +283,9 @@ class Cycle:
             "CellVoltageMaximum": cells.max(0), "CellVoltageMinimum": cells.min(0),
             "CellOfMaximum": cells.argmax(0) + 1, "CellOfMinimum": cells.argmin(0) + 1,
         }  # fmt: skip
+        modules = self.modules(np.arange(0, STEPS, 10), np.arange(MODULES))
+        held["PackTemperatureMaximum"] = modules.max(0)
+        held["PackTemperatureMinimum"] = modules.min(0)
         self._set(**{name: np.repeat(column, 10) for name, column in held.items()})
         accept = np.clip((96 - charge) * 2.5, 0, 70)
         self._set(
@@ -315,12 +302,11 @@ class Cycle:
             PositiveContactor=np.where(closed, 2, precharge),
             NegativeContactor=np.where(closed | precharge, 2, 0),
             IsolationResistance=5200, OverVoltage=0, UnderVoltage=0, OverTemperature=0,
-            OverCurrent=0, IsolationFault=0, FaultCode=0, BalancingActive=during(t, (284, 299)),
+            OverCurrent=0, IsolationFault=0, FaultCode=0,
+            BalancingActive=during(t, (full + 4, full + 19)),
             DischargePowerLimit=np.clip(charge * 6, 0, 150), ChargePowerLimit=accept,
             DischargeCurrentLimit=np.clip(charge * 15, 0, 420),
             ChargeCurrentLimit=accept * 1000 / voltage, ChargeVoltageLimit=CELLS * 4.2,
-            PackTemperatureMaximum=pack + car.module_offset.max(),
-            PackTemperatureMinimum=pack + car.module_offset.min(),
             PackCoolantInlet=pack - 1.5, PackCoolantOutlet=pack - 0.5,
             PumpDuty=np.where(closed, 40, 0), FanDuty=np.where(pack > 33, 60, 0),
             ThermalMode=np.where(closed, np.where(pack > 33, 2, 1), 0), CompressorPower=cooler,
@@ -333,51 +319,68 @@ class Cycle:
         spread: Float64 = self.cell_mean[steps] + self.car.cell_offset[cells, np.newaxis] - own
         return spread
 
+    def modules(self, steps: Int64, modules: Int64) -> Float64:
+        """Temperatures in degC, float64[len(modules), len(steps)]."""
+        own = np.multiply.outer(self.car.module_warmth[modules], self._module_warm[steps])
+        spread: Float64 = self._module_mean[steps] + self.car.module_offset[modules, None] + own
+        return spread
+
     def _charging(self) -> None:
-        t = self.t
-        stages = ((182, 1), (184, 2), (188, 3), (191, 4), (194, 5), (280, 6), (283, 7), (288, 0))
+        t, when = self.t, self._schedule
+        plug, full = when.plugged, when.full
+        stages = (
+            (plug, 1), (plug + 2, 2), (plug + 6, 3), (plug + 9, 4), (plug + 12, 5), (full, 6),
+            (full + 3, 7), (full + 8, 0),
+        )  # fmt: skip
         state = np.zeros(STEPS)
         for begin, stage in stages:
             state[t >= begin] = stage
-        plugged, talking = during(t, (182, 288)), during(t, (184, 284))
-        current = np.maximum(-self._current * during(t, (192, 284)), 0)
-        output = np.where(during(t, (191.5, 284)), self._voltage, 0)
-        output = np.where(during(t, (188, 190)), 480, output)  # the station tests the insulation
+        plugged, talking = during(t, (plug, full + 8)), during(t, (plug + 2, full + 4))
+        current = np.maximum(-self._current * during(t, (plug + 10, full + 4)), 0)
+        output = np.where(during(t, (plug + 9.5, full + 4)), self._voltage, 0)
+        # The station tests the insulation.
+        output = np.where(during(t, (plug + 6, plug + 8)), 480, output)
         power = current * output / 1000
         self._follow(
             "InletTemperature", self.car.ambient + (current / 18) ** 2, 60, self.car.ambient
         )
         self._set(
             ChargingState=state, PlugState=np.where(talking, 2, np.where(plugged, 1, 0)),
-            ChargeMode=np.where(talking, 2, 0), ChargeLidOpen=during(t, (180, 290)),
-            ChargeTimeLeft=np.where(talking, np.ceil(np.maximum(280 - t, 0) / 60), 0),
-            TargetCharge=self.car.charge, SessionEnergy=np.cumsum(power) * STEP_S / 3600,
+            ChargeMode=np.where(talking, 2, 0), ChargeLidOpen=during(t, (plug - 2, full + 10)),
+            ChargeTimeLeft=np.where(talking, np.ceil(np.maximum(full - t, 0) / 60), 0),
+            TargetCharge=self.car.charge if when.target is None else when.target,
+            SessionEnergy=np.cumsum(power) * STEP_S / 3600,
             ChargeAcVoltage=0, ChargeAcCurrent=0, ChargeAcPower=0, ChargeDcVoltage=output,
             ChargeDcCurrent=current, ChargeDcPower=power, StationVoltageLimit=500 * talking,
             StationCurrentLimit=200 * talking, StationPowerLimit=60 * talking,
         )  # fmt: skip
 
     def _inputs(self) -> None:
-        t = self.t
-        drive = during(t, (9, 170))
+        t, ready, off = self.t, self._schedule.ready, self._schedule.off
+        drive = during(t, (ready + 2, off - 2))
         hold = self._still & drive
         brake = np.where(hold, 18, np.clip(self._friction / 18 + 9 * (self._a < -0.6), 0, 100))
-        brake = _lag(np.where(during(t, (6, 10)), 25, np.where(drive, brake, 0)), 0.12, 0)
+        brake = _lag(
+            np.where(during(t, (ready - 1, ready + 3)), 25, np.where(drive, brake, 0)), 0.12, 0
+        )
         torque = np.maximum(self.columns["MotorTorque"], 0) * (brake < 1)
         pressed = brake > 1.5
         self._set(
             AcceleratorPedal=100 * (torque / _MAX_TORQUE) ** 0.8, BrakePedal=brake,
             BrakePressure=0.9 * brake, BrakeSwitch=pressed, GearSelector=3 * drive,
-            DriveReady=self._ready, DriverSeatOccupied=during(t, (4, 174)),
-            DriverBelt=during(t, (5.5, 172.5)), AntiLockActive=0, TractionControlActive=0,
+            DriveReady=self._ready, DriverSeatOccupied=during(t, (ready - 3, off + 2)),
+            DriverBelt=during(t, (ready - 1.5, off + 0.5)), AntiLockActive=0,
+            TractionControlActive=0,
             HoldActive=hold, ParkingBrake=~drive, BrakeLight=pressed | (self._a < -1.2),
         )  # fmt: skip
 
     def _body(self) -> None:
-        t, ambient = self.t, self.car.ambient
-        supplied = self._ready | during(t, (191.5, 284))
-        tunnel = during(t, _TUNNEL)
-        turn = 1.0 * during(t, (52, 68)) + 2.0 * during(t, (156, 167))
+        t, ambient, when = self.t, self.car.ambient, self._schedule
+        supplied = self._ready | during(t, (when.plugged + 9.5, when.full + 4))
+        tunnel = during(t, self._schedule.tunnel)
+        turn = np.zeros(STEPS)
+        for begin, end, side in when.turns:
+            turn += side * during(t, (begin, end))
         load = 18 + 9 * tunnel + 12 * self._ready
         lean = _lag(self._v / 30 * 14, 150, 0)
         for wheel in ("FrontLeft", "FrontRight", "RearLeft", "RearRight"):
@@ -392,10 +395,15 @@ class Cycle:
         self._set(
             LowVoltage=_lag(np.where(supplied, 14.1, 12.6), 0.6, 12.6) - load / 400,
             LowVoltageCurrent=np.where(supplied, load, 0), DcDcState=np.where(supplied, 2, 1),
-            DoorFrontLeft=during(t, (2, 5), (173, 177), (290, 293)), DoorFrontRight=0,
-            DoorRearLeft=0, DoorRearRight=0, Tailgate=during(t, (177, 180)), Bonnet=0,
-            LockState=during(t, (13, 171)), WindowFrontRight=0, WiperMode=0,
-            WindowFrontLeft=30 * (_smooth((t - 20) / 3) - _smooth((t - 80) / 3)),
+            DoorFrontLeft=during(
+                t, (when.ready - 5, when.ready - 2), (when.off + 1, when.off + 5),
+                (when.full + 10, when.full + 13),
+            ),
+            DoorFrontRight=0,
+            DoorRearLeft=0, DoorRearRight=0, Bonnet=0,
+            Tailgate=during(t, (when.plugged - 5, when.plugged - 2)),
+            LockState=during(t, (when.ready + 6, when.off - 1)), WindowFrontRight=0, WiperMode=0,
+            WindowFrontLeft=30 * (smooth((t - 20) / 3) - smooth((t - 80) / 3)),
             LowBeam=tunnel, HighBeam=0, FogLight=0, DaytimeLight=self._ready, ReverseLight=0,
             TurnSignal=turn, OutsideTemperature=ambient, SetTemperature=21,
             BlowerLevel=np.where(self._ready, 1 + np.round(self._cooler / 700), 0),

@@ -86,7 +86,6 @@ class LightVehicle:
             batch=Batch(),
             ledger=self.ledger,
             clock=self._clock,
-            header={"plan": "fleet", "agent": __version__},
             sealed=lambda _: self.sender.wake(),
         )
         self.sender = Sender(
@@ -99,7 +98,8 @@ class LightVehicle:
             user_agent=f"vehicle-edge-agent/{__version__}",
         )
         self._uplink = uplink.name
-        self.store.start([self._key], thread=False)
+        header = {"": {"plan": "fleet", "agent": __version__}}
+        self.store.start([self._key], header, thread=False)
 
     def collect(self, seconds: float | None = None) -> None:
         """Keep what happened since the last call, and seal it: one batch more waits to be sent.

@@ -1,8 +1,4 @@
-"""A vehicle that is not there: the frames of the demo electric car, the same for a seed each time.
-
-Frames are made in pages of five seconds: every message of a page is sampled from the drive cycle,
-encoded and put in order at once. What a caller asks for is cut out of pages, so the result cannot
-depend on the steps in which it is asked for.
+"""A car that is not there: the frames of the demo electric car, the same for a seed each time.
 
 Within each 10 ms a message has a slot of its own of 0.3 ms (longer than any classic frame at
 500 kbit/s) and moves in it by some microseconds: frames never overlap, as on a real bus. Messages
@@ -17,15 +13,15 @@ import numpy as np
 from cantools.database.can import Database, Message, Signal
 from numpy.typing import NDArray
 
-from agent.bench.drive import CYCLE_S, STEPS, Car, Cycle, Life, normal, uniform
+from agent.bench.curves import normal, uniform
+from agent.bench.drive import CYCLE_S, DAY, MODULES, STEPS, Car, Cycle, Life, Schedule
 from agent.bench.encode import Encoder, to_raw
-from agent.blocks import EXTENDED, FrameBlock, Int64, UInt8
-from agent.clock import MILLISECOND, SECOND, BootNs
+from agent.bench.pages import PAGE_S, STEP_NS, STEPS_OF_PAGE, Part, Vehicle
+from agent.blocks import EXTENDED, Int64, UInt8
+from agent.clock import MILLISECOND, BootNs
+from agent.settings import packaged
 
 BUS: Final = "powertrain"
-_PAGE_S: Final = 5
-_PAGE_STEPS: Final = 100 * _PAGE_S
-_STEP_NS: Final = 10 * MILLISECOND
 _SLOT_NS: Final = 300_000
 _JITTER_NS: Final = 25_000
 
@@ -50,10 +46,8 @@ _COMPUTED: Final = frozenset(("Counter", "Checksum"))
 
 
 def dbc_path() -> Path:
-    """The DBC file of the virtual vehicle: beside the installed program, else in the checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "_data" / "dbc" / "ev.dbc"
-    return installed if installed.exists() else package.parent / "dbc" / "ev.dbc"
+    """The DBC file of the virtual car."""
+    return packaged("dbc/ev.dbc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,76 +63,49 @@ class _Sender:
     signals: tuple[Signal, ...]  # all but counter and checksum
 
 
-class VirtualVehicle:
+class VirtualVehicle(Vehicle):
     """The demo electric car on its powertrain bus, about 1,070 frames a second.
 
     Args:
         seed: decides everything that is random. Equal seeds give equal frames.
         start: boot time of the vehicle's first moment; frames are dated from there.
+        car: another car than that of the seed.
+        schedule: what it does all day.
     """
 
-    def __init__(self, seed: int = 1, start: BootNs = BootNs(0)) -> None:  # noqa: B008 - an int
+    def __init__(
+        self,
+        seed: int = 1,
+        start: BootNs = BootNs(0),  # noqa: B008 - an int
+        *,
+        car: Car | None = None,
+        schedule: Schedule = DAY,
+    ) -> None:
+        super().__init__(BUS, start)
         database = Database()
         database.add_dbc_file(dbc_path())
-        self._car = Car.of(seed)
-        self._start = start
+        self._car = car or Car.of(seed)
+        self._schedule = schedule
         self._senders = tuple(_sender(i, m) for i, m in enumerate(database.messages))
         self._cycle_index = -1
         self._cycle: Cycle
         self._life = Life.begin(self._car)
-        self._page_index = 0
-        self._page = self._make_page(0)
-        self._reached = 0  # simulated ns that have been handed out
 
-    def frames(self, until_s: float) -> FrameBlock:
-        """The frames since the last call, before `until_s` seconds of simulated time.
-
-        Sorted by time, data uint8[n, 8]; empty when `until_s` is not beyond the last call's.
-        """
-        until = round(until_s * SECOND)
-        parts = []
-        while self._reached < until:
-            page_end = (self._page_index + 1) * _PAGE_S * SECOND
-            begin, end = np.searchsorted(
-                self._page.time, [self._reached + self._start, min(until, page_end) + self._start]
-            )
-            parts.append(self._page[begin:end])
-            self._reached = min(until, page_end)
-            if self._reached == page_end:
-                self._page_index += 1
-                self._page = self._make_page(self._page_index)
-        if not parts:
-            return self._page[:0]
-        if len(parts) == 1:
-            return parts[0]
-        return _join(parts)
-
-    def _make_page(self, index: int) -> FrameBlock:
-        first_step = index * _PAGE_STEPS
-        while self._cycle_index < first_step // STEPS:
+    def _parts(self, index: int) -> list[Part]:
+        while self._cycle_index < index * STEPS_OF_PAGE // STEPS:
             self._cycle_index += 1
-            self._cycle = Cycle(self._car, self._cycle_index, self._life)
+            self._cycle = Cycle(self._car, self._cycle_index, self._life, self._schedule)
             self._life = self._cycle.life
-        times, ids, lengths, payloads = [], [], [], []
-        for sender in self._senders:
-            count = _PAGE_STEPS // sender.period
-            number = index * count + np.arange(count, dtype=np.int64)
-            step = number * sender.period + sender.first
-            jitter = uniform(self._car.seed, f"{sender.message.name} jitter", number)
-            late = sender.slot_ns + (_JITTER_NS * jitter).astype(np.int64)
-            times.append(step * _STEP_NS + late)
-            ids.append(np.full(count, sender.id, np.uint32))
-            lengths.append(np.full(count, sender.message.length, np.uint16))
-            payloads.append(self._payloads(sender, number, step % STEPS))
-        time = np.concatenate(times)
-        order = np.argsort(time, kind="stable")
-        return FrameBlock.from_arrays(
-            bus=BUS,
-            time=time[order] + self._start,
-            id=np.concatenate(ids)[order],
-            length=np.concatenate(lengths)[order],
-            data=np.concatenate(payloads)[order],
-        )
+        return [self._sent(sender, index) for sender in self._senders]
+
+    def _sent(self, sender: _Sender, page: int) -> Part:
+        count = STEPS_OF_PAGE // sender.period
+        number = page * count + np.arange(count, dtype=np.int64)
+        step = number * sender.period + sender.first
+        jitter = uniform(self._car.seed, f"{sender.message.name} jitter", number)
+        late = sender.slot_ns + (_JITTER_NS * jitter).astype(np.int64)
+        payloads = self._payloads(sender, number, step % STEPS)
+        return step * STEP_NS + late, sender.id, sender.message.length, payloads
 
     def _payloads(self, sender: _Sender, number: Int64, step: Int64) -> UInt8:
         """Sample all signals of a message at `step` of the cycle; `number` counts its frames."""
@@ -151,9 +118,9 @@ class VirtualVehicle:
                 raw[signal.name] = to_raw(signal, rows[cell])
         elif sender.message.name == "ModuleTemperatures":
             raw["ModuleGroup"] = number % 4
-            mean = self._cycle.module_mean[step]
+            modules = self._cycle.modules(step, np.arange(MODULES))
             for module, signal in enumerate(sender.signals[1:]):
-                raw[signal.name] = to_raw(signal, mean + self._car.module_offset[module])
+                raw[signal.name] = to_raw(signal, modules[module])
         else:
             for signal in sender.signals:
                 raw[signal.name] = to_raw(signal, self._sample(signal.name, number, step))
@@ -175,7 +142,7 @@ class VirtualVehicle:
 
 
 def _sender(place: int, message: Message) -> _Sender:
-    period = int(message.cycle_time or 0) * MILLISECOND // _STEP_NS
+    period = int(message.cycle_time or 0) * MILLISECOND // STEP_NS
     return _Sender(
         message,
         Encoder(message),
@@ -193,15 +160,4 @@ def _by_name(signal: Signal) -> tuple[bool, str]:
     return not signal.is_multiplexer, signal.name
 
 
-def _join(blocks: list[FrameBlock]) -> FrameBlock:
-    return FrameBlock(
-        BUS,
-        np.concatenate([b.time for b in blocks]),
-        np.concatenate([b.id for b in blocks]),
-        np.concatenate([b.length for b in blocks]),
-        np.concatenate([b.flags for b in blocks]),
-        np.concatenate([b.data for b in blocks]),
-    )
-
-
-assert CYCLE_S % _PAGE_S == 0, "a page lies within one cycle"  # noqa: S101 - of constants
+assert CYCLE_S % PAGE_S == 0, "a page lies within one cycle"  # noqa: S101 - of constants

@@ -9,15 +9,16 @@ import numpy as np
 from agent.blocks import FrameBlock
 from agent.bus.logs import LogReader, read_log
 from agent.bus.source import DeliverFrames
-from agent.clock import MILLISECOND, SECOND, Clock, SystemClock
+from agent.clock import MILLISECOND, SECOND, BootNs, Clock, SystemClock
 from agent.errors import BusError
 
 
 class RecordingSource:
     """One bus fed from a file.
 
-    Frames keep the recording's own times. `begin_at` frames are passed over, and no block reaches
-    across a frame count in `cuts`: so a run goes on exactly where an earlier one was durable.
+    Frames keep the recording's own times. `begin_at` frames are passed over, those up to
+    `play_from` are given without waiting, and no block reaches across a frame count in `cuts`: so a
+    run goes on exactly where an earlier one was durable.
 
     Args:
         bus: name of the bus.
@@ -46,6 +47,7 @@ class RecordingSource:
         self.path = path
         self.state = "starting"
         self.begin_at = 0
+        self.play_from = 0
         self.cuts: frozenset[int] = frozenset()
         self.counts = {"bad_lines": 0}
         self.notes: list[str] = []
@@ -84,12 +86,17 @@ class RecordingSource:
         self._bad_before = self.counts["bad_lines"]
         first: int | None = None
         last = 0
+        position = self.begin_at
         with read_log(self.path, channel=self._channel, bus=self.bus) as reader:
             for block in self._pieces(reader):
+                position += len(block)
                 if first is None:
                     first = int(block.time[0])
                 last = max(last, int(block.time[-1]))
-                if self._speed:
+                if position <= self.play_from:
+                    played = round((last - first) / (self._speed or 1))
+                    began = BootNs(self._clock.boot() - played)
+                elif self._speed:
                     due = began + (last - first) / self._speed
                     while (left := due - self._clock.boot()) > 0:
                         if stop.wait(min(left / SECOND, 1.0)):

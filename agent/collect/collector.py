@@ -1,129 +1,358 @@
-"""Campaigns at work on the tables of a block."""
+"""A plan at work on the tables of a block."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from agent.blocks import SignalTable, TableSchema
-from agent.collect.plan import CompiledCampaign, Plan
+from agent.blocks import Event, FrameBlock, Kept, SignalTable
+from agent.clock import SECOND, Anchor, Quality
+from agent.collect.budget import Degradation
+from agent.collect.campaign import RING_BYTES, Campaign, Counts, Destination, Flow
+from agent.collect.conditions import Conditions, Steps
+from agent.collect.expression import signals_of
+from agent.collect.plan import Plan
+from agent.collect.privacy import Profile
+from agent.collect.rows import Rows
+from agent.collect.sessions import SessionMaker
 from agent.ledger import Ledger
-from agent.settings import Lane
+from agent.settings import Privacy
 from agent.signals.database import ANY_BUS, SignalPath
 
-Destination = tuple[Lane, tuple[str, ...]]
-"""A lane and the uplinks for which something is kept."""
+__all__ = ["Collector", "Destination"]
 
-_Series = tuple[str, str, int | None, tuple[str, ...]]
-"""Bus, message, source and signals: what is thinned together."""
-
-
-class _Campaign:
-    def __init__(self, campaign: CompiledCampaign) -> None:
-        self.campaign = campaign
-        self._schemas: dict[TableSchema, TableSchema | None] = {}
-        self._cells: dict[_Series, int] = {}
-
-    def schema(self, schema: TableSchema) -> TableSchema | None:
-        """What this campaign wants of a table; None where it wants nothing."""
-        if schema not in self._schemas:
-            wanted = self.campaign.signals
-            names = [
-                name
-                for name in schema.names
-                if SignalPath(schema.bus, schema.message, name) in wanted
-                or SignalPath(ANY_BUS, schema.message, name) in wanted
-            ]
-            if len(names) == len(schema.names):
-                self._schemas[schema] = schema
-            else:
-                self._schemas[schema] = schema.subset(names) if names else None
-        return self._schemas[schema]
-
-    def wanted(self, tables: Iterable[SignalTable]) -> list[SignalTable]:
-        """What this campaign wants of tables."""
-        found = []
-        for table in tables:
-            schema = self.schema(table.schema)
-            if schema is not None:
-                found.append(table if schema is table.schema else table.select(schema))
-        return found
-
-    def thin(self, tables: Sequence[SignalTable]) -> list[SignalTable]:
-        """The first row of each interval.
-
-        Tables of the same signals (of frames of other lengths, of branches whose own signals are
-        not wanted) are one series: what is kept does not depend on what else is decoded.
-        """
-        series: dict[_Series, list[SignalTable]] = {}
-        for table in tables:
-            key = (table.bus, table.message, table.source, table.names)
-            series.setdefault(key, []).append(table)
-        return [kept for key, parts in series.items() for kept in self._thin(key, parts)]
-
-    def _thin(self, key: "_Series", parts: Sequence[SignalTable]) -> Iterator[SignalTable]:
-        times = parts[0].time if len(parts) == 1 else np.concatenate([t.time for t in parts])
-        order = np.argsort(times, kind="stable") if len(parts) > 1 else slice(None)
-        cells = times[order] // self.campaign.every_ns
-        before = self._cells.get(key)
-        first = np.empty(len(cells), bool)
-        first[0] = before is None or cells[0] != before
-        np.not_equal(cells[1:], cells[:-1], out=first[1:])
-        if parts[0].schema.entries:
-            begins = np.diff(times[order], prepend=times[order][0] - 1) != 0
-            first = first[begins][np.cumsum(begins) - 1]
-        self._cells[key] = int(cells[-1])
-        chosen = np.empty(len(cells), bool)
-        chosen[order] = first
-        begin = 0
-        for part in parts:
-            rows = chosen[begin : begin + len(part)]
-            begin += len(part)
-            yield part if rows.all() else part.take(rows)
+_ALL_RINGS_BYTES = 64 << 20
+_NEVER = -(1 << 63)
+_RECENT = 8
+_FOREVER = (1 << 63) - 1
+_SILENT_NS = 2 * SECOND
+"""Nothing of an earlier time comes any more from a bus that is read live."""
 
 
 class Collector:
     """Applies a plan; belongs to the decode thread."""
 
-    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        *,
+        vehicle: str = "",
+        secret: bytes = b"",
+        boot_id: str = "",
+    ) -> None:
+        """`secret` makes pseudonyms of `vehicle`; `boot_id` tells events of boots apart.
+
+        Raises:
+            ConfigError: a privacy profile says what cannot be.
+        """
+        self.plan = plan
         self._ledger = ledger
-        self._campaigns = [_Campaign(c) for c in plan.campaigns]
+        self.conditions = Conditions(plan.conditions)
+
+        def profile_of(written: Privacy) -> Profile:
+            return Profile(written, plan.database, plan.vss, vehicle=vehicle, secret=secret)
+
+        written = {profile.name: profile for profile in plan.written.privacy}
+        self.profiles = {name: profile_of(profile) for name, profile in written.items()}
+        """One of each, for what batches say of them."""
+        triggers = sum(c.trigger is not None for c in plan.campaigns)
+        ring_bytes = min(RING_BYTES, _ALL_RINGS_BYTES // max(1, triggers))
+        self.campaigns = [
+            Campaign(
+                c,
+                profile=profile_of(written[c.privacy]) if c.privacy else None,
+                ring_bytes=ring_bytes,
+                boot_id=boot_id,
+            )
+            for c in plan.campaigns
+        ]
+        self.sessions = (
+            SessionMaker(plan.sessions.settings, plan.database, plan.vss) if plan.sessions else None
+        )
+        self.reached: dict[str, int] = {}
+        self.with_frames: set[str] = set()
+        self._tells_values = triggers > 0
+        self._live: set[str] = set()
+        """Buses whose times are boot times: they go on also when nothing comes."""
+        self._recent: collections.deque[Sequence[SignalTable]] = collections.deque(maxlen=_RECENT)
+        """Of the last blocks, for the values that events tell."""
+        self.degradation = Degradation()
+        """What the budget asks for; set from the event loop."""
+        self.anchor: Anchor | None = None
+        """How wall time follows from boot time; set from the event loop."""
+        self.came_true: set[str] = set()
+        """Conditions that have been true."""
         for campaign in plan.campaigns:
             ledger.open("campaign", campaign.name)
 
     @property
     def destinations(self) -> list[Destination]:
         """Where things can go."""
-        return list(dict.fromkeys((c.campaign.lane, c.campaign.uplinks) for c in self._campaigns))
+        found = [c.destination for c in self.campaigns]
+        if (sessions := self._session_destination()) is not None:
+            found.append(sessions)
+        return list(dict.fromkeys(found))
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether what is kept depends on more than the block at hand.
+
+        A recording is then read from its begin, also where a run goes on in the middle.
+        """
+        simple = all(
+            c.trigger is None
+            and c.condition is None
+            and not c.privacy
+            and all(rule.kind == "all" for rule, _ in c.rules)
+            for c in self.plan.campaigns
+        )
+        return not simple or self.sessions is not None
+
+    def _session_destination(self) -> Destination | None:
+        sessions = self.plan.sessions
+        if sessions is None:
+            return None
+        return Destination(sessions.settings.lane, sessions.uplinks, sessions.settings.privacy)
 
     def offer(
-        self, tables: Iterable[SignalTable], skip: frozenset[Destination] = frozenset()
-    ) -> dict[Destination, list[SignalTable]]:
-        """What is kept of the tables of a block, by destination.
+        self,
+        tables: Sequence[SignalTable],
+        skip: frozenset[Destination] = frozenset(),
+        block: FrameBlock | None = None,
+        *,
+        live_ns: int | None = None,
+    ) -> dict[Destination, list[Kept]]:
+        """What is kept of the tables (and raw frames) of a block, by destination.
 
-        Destinations in `skip` have had this block in an earlier run: it is not offered to them.
+        Destinations in `skip` have had this block in an earlier run: it gives them nothing.
+        `live_ns` is the boot time now, where nothing waits to be decoded: a bus that is silent
+        holds up no decision then.
         """
-        kept: dict[Destination, list[SignalTable]] = {}
-        tables = list(tables)
-        for campaign in self._campaigns:
-            destination = (campaign.campaign.lane, campaign.campaign.uplinks)
-            if destination in skip:
-                continue
-            mine = campaign.wanted(tables)
-            offered = sum(table.samples for table in mine)
-            if campaign.campaign.every_ns:
-                mine = campaign.thin(mine)
-            taken = sum(table.samples for table in mine)
-            name = campaign.campaign.name
-            rows = [t for t in mine if len(t)]
+        self._reach(tables, block, live_ns)
+        if tables and self._tells_values:
+            self._recent.append(tables)
+        steps = self.conditions.feed(tables, self.reached)
+        return self._flow(tables, block, steps, skip)
+
+    def finish(self) -> dict[Destination, list[Kept]]:
+        """The end of all input: decide everything, give what is still to be given."""
+        steps = self.conditions.finish()
+        self.reached = dict.fromkeys(self.reached, _FOREVER)
+        return self._end(steps, retire=self.campaigns, every=True)
+
+    def suspend(self) -> dict[Destination, list[Kept]]:
+        """The end of a live run: give what a next one cannot; `state` and `rows` have the rest."""
+        kept: dict[Destination, list[Kept]] = {}
+        flow = self._make_flow({})
+        for campaign in self.campaigns:
+            rows, counts = campaign.finish(flow)
+            self._count(campaign, counts)
             if rows:
-                kept.setdefault(destination, []).extend(
-                    SignalTable(t.schema, t.time, t.values, t.payloads, name) for t in rows
-                )
-            self._ledger.add(
-                "campaign",
-                campaign.campaign.name,
-                offered=offered,
-                kept=taken,
-                thinned=offered - taken,
-            )
+                kept.setdefault(campaign.destination, []).extend(rows)
         return kept
+
+    def retire(self, following: "Collector") -> dict[Destination, list[Kept]]:
+        """The end of this plan at a block's border; `following` goes on with what is equal."""
+        following.adopt(self)
+        gone = [c for c in self.campaigns if c.campaign not in following.plan.campaigns]
+        sessions = self.sessions is not None and not self.same_sessions(following)
+        return self._end({}, retire=gone, every=sessions)
+
+    def _end(
+        self, steps: Mapping[str, Steps], *, retire: Sequence[Campaign], every: bool
+    ) -> dict[Destination, list[Kept]]:
+        kept: dict[Destination, list[Kept]] = {}
+        flow = self._make_flow(steps)
+        for campaign in retire:
+            rows, counts = campaign.retire(flow)
+            self._count(campaign, counts)
+            if rows:
+                kept.setdefault(campaign.destination, []).extend(rows)
+        where = self._session_destination()
+        if every and self.sessions is not None and where is not None:
+            self._sessions_take([], steps)
+            found = self.sessions.finish()
+            if found:
+                kept.setdefault(where, []).extend(Event(value) for value in found)
+        return kept
+
+    # -- a block -----------------------------------------------------------------------------
+
+    def _reach(
+        self, tables: Sequence[SignalTable], block: FrameBlock | None, live_ns: int | None
+    ) -> None:
+        """Note up to which time each bus has come.
+
+        Of a bus with frames only these tell it: what its source says besides (its state, each
+        second) may overtake frames that are not delivered yet.
+        """
+        reached = self.reached
+        if block is not None and len(block):
+            self.with_frames.add(block.bus)
+            reached[block.bus] = max(int(block.time.max()), reached.get(block.bus, _NEVER))
+        elif block is None:
+            for table in tables:
+                if len(table):
+                    late = _SILENT_NS if table.bus in self.with_frames else 0
+                    newest = int(table.time.max()) - late
+                    reached[table.bus] = max(newest, reached.get(table.bus, _NEVER))
+        if block is not None and block.clock == "boot":
+            self._live.add(block.bus)
+        self._live |= {table.bus for table in tables if block is None and table.clock == "boot"}
+        if live_ns is not None:
+            for bus in self._live & reached.keys():
+                reached[bus] = max(reached[bus], live_ns - _SILENT_NS)
+
+    def _make_flow(self, steps: Mapping[str, Steps]) -> Flow:
+        anchor = self.anchor
+        sure = anchor is not None and anchor.quality is not Quality.UNSYNCHRONISED
+        return Flow(
+            steps=steps,
+            conditions=self.conditions,
+            reached=self.reached,
+            wall_offset=anchor.offset if anchor is not None and sure else None,
+            factor=self.degradation.factor,
+            lanes_off=self.degradation.lanes_off,
+            values=self._values,
+        )
+
+    def _values(self, condition: str, moment: int) -> dict[SignalPath, Any]:
+        """What the signals of a condition said last at a moment that was just decided."""
+        found: dict[SignalPath, Any] = {}
+        for path in sorted(signals_of(self.plan.conditions[condition]), key=str):
+            for table in (t for tables in reversed(self._recent) for t in tables):
+                here = table.message == path.message and path.bus in (table.bus, ANY_BUS)
+                if not here or path.signal not in table.names:
+                    continue
+                before = np.flatnonzero(table.time <= moment)
+                if len(before):
+                    found[path] = _said(table, path.signal, int(before[-1]))
+                    break
+        return found
+
+    def _flow(
+        self,
+        tables: Sequence[SignalTable],
+        block: FrameBlock | None,
+        steps: Mapping[str, Steps],
+        skip: frozenset[Destination],
+    ) -> dict[Destination, list[Kept]]:
+        kept: dict[Destination, list[Kept]] = {}
+        self.came_true |= {name for name, each in steps.items() if each.before or len(each.times)}
+        flow = self._make_flow(steps)
+        for campaign in self.campaigns:
+            flow.quiet = campaign.destination in skip
+            rows, counts = campaign.take(tables, block, flow)
+            self._count(campaign, counts)
+            if rows:
+                kept.setdefault(campaign.destination, []).extend(rows)
+        where = self._session_destination()
+        if where is not None:
+            found = self._sessions_take(tables, steps)
+            if found and where not in skip:
+                kept.setdefault(where, []).extend(Event(value) for value in found)
+        return kept
+
+    def _sessions_take(
+        self, tables: Sequence[SignalTable], steps: Mapping[str, Steps]
+    ) -> list[dict[str, Any]]:
+        if self.sessions is None:
+            return []
+        moving, charging = steps.get("sessions moving"), steps.get("sessions charging")
+        return self.sessions.take(tables, moving, charging, self.reached)
+
+    def _count(self, campaign: Campaign, counts: Counts) -> None:
+        changes = {name: n for name, n in counts.items() if n}
+        if changes:
+            self._ledger.add("campaign", campaign.campaign.name, **changes)
+
+    # -- from plan to plan, from run to run --------------------------------------------------
+
+    def adopt(self, old: "Collector") -> None:
+        """Go on with the state of everything that the old plan had, too."""
+        self.conditions.adopt(old.conditions)
+        self.reached = dict(old.reached)
+        self.with_frames = set(old.with_frames)
+        self.anchor = old.anchor
+        before = {c.campaign: c for c in old.campaigns}
+        for campaign in self.campaigns:
+            if campaign.campaign in before:
+                campaign.adopt(before[campaign.campaign])
+        if self.sessions is not None and old.sessions is not None and old.same_sessions(self):
+            self.sessions.adopt(old.sessions)
+
+    def same_sessions(self, other: "Collector") -> bool:
+        return self.plan.sessions == other.plan.sessions
+
+    def state(self) -> dict[str, Any]:
+        """What must outlive this process in the same boot; rows are given by `rows`."""
+        campaigns = {c.campaign.name: c.state() for c in self.campaigns}
+        return {
+            "reached": dict(self.reached),
+            "conditions": self.conditions.state(),
+            "campaigns": {name: state for name, state in campaigns.items() if state},
+            "sessions": self.sessions.state() if self.sessions else None,
+        }
+
+    def open_events(self) -> dict[str, Any]:
+        """As `state`, without what only a run that ends in order can leave."""
+        campaigns = {c.campaign.name: c.state() for c in self.campaigns if c.is_open}
+        return {
+            "reached": dict(self.reached),
+            "conditions": None,
+            "campaigns": {name: state for name, state in campaigns.items() if state},
+            "sessions": None,
+        }
+
+    def rows(self) -> dict[str, list[Rows]]:
+        """What waits for a trigger, by campaign."""
+        return {c.campaign.name: c.ring.all() for c in self.campaigns if c.ring.held}
+
+    def restore(
+        self, state: Mapping[str, Any], rows: Mapping[str, Sequence[Rows]], now_ns: int
+    ) -> None:
+        """Go on where the run before stopped, in the same boot.
+
+        Raises:
+            ValueError: the state is none, or that of another plan.
+        """
+        try:
+            if state["conditions"] is not None:
+                self.conditions.restore(state["conditions"])
+            if self.sessions is not None and state["sessions"] is not None:
+                self.sessions.restore(state["sessions"])
+            newest = max((int(t) for t in state["reached"].values()), default=now_ns)
+            for campaign in self.campaigns:
+                name = campaign.campaign.name
+                if name in state["campaigns"]:
+                    gap = (newest + 1, now_ns)
+                    campaign.restore(state["campaigns"][name], rows.get(name, ()), gap)
+        except (KeyError, TypeError, AttributeError) as e:
+            raise ValueError(f"no state of a collector: {e}") from e
+
+    def status(self) -> list[dict[str, Any]]:
+        """What the status tells of each campaign."""
+        counts = self._ledger.snapshot()["campaign"]
+        return [
+            {
+                "name": c.campaign.name,
+                "lane": c.campaign.lane,
+                "signals": len(c.campaign.signals),
+                "events": counts.get(c.campaign.name, {}).get("events", 0),
+                "suppressed": c.suppressed,
+                "ring_bytes": c.ring.nbytes,
+            }
+            for c in self.campaigns
+        ]
+
+
+def _said(table: SignalTable, name: str, row: int) -> float | int | str:
+    """A sample for people and programs: the word of its value table, or the number in its unit."""
+    signal = table.schema.by_name[name]
+    raw = table.raw[name][row]
+    if signal.kind == "bytes":
+        return bytes(raw).hex()
+    word = dict(signal.choices).get(int(raw)) if signal.kind in ("int64", "uint64") else None
+    return word if word is not None else float(table.physical(name)[row])

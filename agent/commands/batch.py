@@ -1,39 +1,48 @@
-"""`edge-agent batch`: look into batches, and get the samples out."""
+"""`edge-agent batch`: look into batches, and get samples and raw frames out."""
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import BatchError, ConfigError
 
 if TYPE_CHECKING:
-    from agent.batch import BatchReader
-    from agent.blocks import SignalTable
+    from agent.blocks import KeptFrames, SignalTable
 
 
 def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = sub.add_parser("batch", help="look into batches, export their samples")
+    parser = sub.add_parser("batch", help="look into batches, export samples and raw frames")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", help="what batches hold, and whether they are whole")
     show.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a batch or a folder")
     show.add_argument("--json", action="store_true", help="print JSON")
     export = actions.add_parser(
         "export",
-        help="write the samples to CSV or Parquet",
-        description="Write one row a sample; batches of one boot are dated together.",
+        help="write samples to CSV or Parquet, raw frames to a recording",
+        description="The name of the target decides. CSV and Parquet: one row a sample. Raw frames "
+        "as candump (.log), Vector (.asc, .blf) or ASAM MDF 4 (.mf4), in the order of time. "
+        "Batches of one boot are dated together.",
     )
     export.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a batch or a folder")
     export.add_argument(
-        "--to", required=True, type=Path, metavar="OUT", help="the target: .csv or .parquet"
+        "--to",
+        required=True,
+        type=Path,
+        metavar="OUT",
+        help="the target: .csv or .parquet; .log, .asc, .blf or .mf4",
     )
     export.add_argument(
         "--signals",
         action="append",
         metavar="GLOB",
         help="only these: Signal, Message.Signal or bus.Message.Signal, with * and ?; repeatable",
+    )
+    export.add_argument(
+        "--event",
+        metavar="EVENT",
+        help="only what belongs to this event: its id, or a name for all events of that name",
     )
     export.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -45,8 +54,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: a file that is not there, or a target that cannot be written.
     """
+    from agent.commands.batch_export import export
+
     paths = _batches(args.files)
-    return _show(args, paths) if args.action == "show" else _export(args, paths)
+    return _show(args, paths) if args.action == "show" else export(args, paths)
 
 
 def _batches(places: list[Path]) -> list[Path]:
@@ -65,10 +76,6 @@ def _batches(places: list[Path]) -> list[Path]:
             raise ConfigError(f"{place}: there is no such file or folder")
     # A spool has a batch in the folder of each uplink: the same file under several names.
     return list({(s.st_dev, s.st_ino): p for p in found for s in [p.stat()]}.values())
-
-
-def _complain(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 # show
@@ -94,18 +101,32 @@ def _plain(value: object) -> object:
 
 def _describe(path: Path) -> dict[str, Any]:
     from agent.batch import BatchReader
+    from agent.batch.dated import dated_event
+    from agent.batch.windows import newest
+    from agent.clock import best_anchor
 
     reader = BatchReader(path)
     scan = reader.scan()
+    boot_id = str(reader.header.get("boot_id", ""))
+    anchors = reader.anchors()
+    anchor = best_anchor(anchors, boot_id)
     records: dict[str, int] = {}
     others: dict[str, list[Any]] = {}
     signals: dict[tuple[Any, ...], dict[str, Any]] = {}
+    frames: dict[tuple[Any, ...], dict[str, Any]] = {}
+    events = []
     samples = 0
     for kind, value in reader.records():
         records[kind] = records.get(kind, 0) + 1
         if kind == "samples":
             _count(signals, value)
             samples += value.samples
+        elif kind == "frames":
+            _count_frames(frames, value)
+            samples += value.samples
+        elif kind == "event":
+            if (event := dated_event(value, anchor)) is not None:
+                events.append((event, boot_id))
         elif kind in ("ledger", "anchor", "tombstone"):
             others.setdefault(kind, []).append(value)
     problems = list(reader.notes)
@@ -129,10 +150,15 @@ def _describe(path: Path) -> dict[str, Any]:
         "samples": samples,
         "lost_samples": lost,
         "records": records,
-        "anchors": [_anchor_json(a) for a in reader.anchors()],
+        "anchors": [_anchor_json(a) for a in anchors],
         "signals": sorted(
             signals.values(), key=lambda s: (s["bus"], s["message"], s["source"] or 0, s["signal"])
         ),
+        "frames": [
+            {**row, "ids": len(row["ids"])}
+            for row in sorted(frames.values(), key=lambda f: (f["bus"], f["campaign"]))
+        ],
+        "events": [event for event, _ in newest(events)],
         "ledger": others.get("ledger", []),
         "tombstones": others.get("tombstone", []),
         "footer": scan.footer,
@@ -166,6 +192,22 @@ def _count(signals: dict[tuple[Any, ...], dict[str, Any]], table: "SignalTable")
             },
         )
         row["count"] += len(table)
+
+
+def _count_frames(frames: dict[tuple[Any, ...], dict[str, Any]], kept: "KeptFrames") -> None:
+    block = kept.block
+    row = frames.setdefault(
+        (block.bus, kept.campaign, block.clock),
+        {
+            "bus": block.bus,
+            "campaign": kept.campaign,
+            "clock": block.clock,
+            "count": 0,
+            "ids": set(),
+        },
+    )
+    row["count"] += len(kept)
+    row["ids"].update(block.id.tolist())
 
 
 def _readable(batch: dict[str, Any]) -> Iterator[str]:
@@ -206,10 +248,54 @@ def _facts(batch: dict[str, Any]) -> Iterator[str]:
     yield f"  signals: {len(names)}"
     for name, s in zip(names, batch["signals"], strict=True):
         yield f"    {name:<{width}}  {s['count']:>9,}  {s['clock']:<8}  {s['unit']}"
+    for row in batch["frames"]:
+        ids = "1 id" if row["ids"] == 1 else f"{row['ids']:,} ids"
+        of = f" for {row['campaign']}" if row["campaign"] else ""
+        yield f"  raw frames of {row['bus']}: {row['count']:,} with {ids}, {row['clock']}{of}"
+    for event in batch["events"]:
+        yield from _event(event)
     for entry in batch["ledger"]:
         yield f"  ledger at {entry.get('at')}: {_short({k: entry[k] for k in entry if k != 'at'})}"
     for stone in batch["tombstones"]:
         yield f"  tombstone: {_short(stone)}"
+
+
+def _event(event: dict[str, Any]) -> Iterator[str]:
+    """What happened, when, and what belongs to it."""
+    clock = event["clock"]
+    parts = [f"{event.get('kind')} {event.get('name')}"]
+    if event.get("expression"):
+        parts.append(_short(event["expression"]))
+    if not event.get("complete", True):
+        parts.append("not complete")
+    yield f"  event: {_moment(event['time'], clock)}  {': '.join(parts)}"
+    if event.get("id"):
+        yield f"    id: {_short(event['id'])}"
+    if isinstance(event.get("first"), int):
+        last = event.get("last")
+        end = _moment(last, clock) if isinstance(last, int) else "still under way"
+        yield f"    window: {_moment(event['first'], clock)} to {end}"
+    values = event.get("values")
+    for name, value in values.items() if isinstance(values, dict) else ():
+        yield f"    {name} = {_short(value)}"
+    missing = event.get("missing")
+    for part in missing if isinstance(missing, list) else ():
+        if isinstance(part, list) and len(part) == 3 and isinstance(part[0], int):
+            times = " to ".join(_moment(t, clock) for t in part[:2] if isinstance(t, int))
+            yield f"    missing: {times}: {_short(part[2])}"
+    rest = {k: v for k, v in event.items() if k not in _TOLD}
+    if rest:
+        yield f"    {_short(rest)}"
+
+
+_TOLD = (
+    *("kind", "name", "time", "clock", "campaign", "id", "first", "last", "complete"),
+    *("expression", "values", "missing"),
+)
+
+
+def _moment(ns: int, clock: str) -> str:
+    return _wall(ns) if clock == "wall" else f"{ns / 1e9:.3f} s ({clock})"
 
 
 def _short(value: object) -> str:
@@ -220,76 +306,3 @@ def _wall(ns: int) -> str:
     import numpy as np
 
     return f"{np.datetime64(ns, 'ns')}Z"
-
-
-# export
-
-
-def _export(args: argparse.Namespace, paths: list[Path]) -> int:
-    from agent.batch import BatchReader, read_batch
-    from agent.batch.export import Format, export_tables
-
-    formats: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
-    chosen = formats.get(args.to.suffix.lower())
-    if chosen is None:
-        raise ConfigError(f"--to {args.to}: the name must end in .csv or .parquet")
-    problems: list[str] = []
-    good: list[Path] = []
-    for path in paths:
-        try:
-            reader = BatchReader(path)
-        except BatchError as e:
-            problems.append(str(e))
-            continue
-        good.append(path)
-        problems += _damage(reader)
-    tables = read_batch(*good)
-    if args.signals:
-        tables = _selected(tables, _fits(args.signals))
-    samples = export_tables(tables, args.to, chosen)
-    if args.json:
-        answer = {
-            "target": str(args.to),
-            "batches": len(good),
-            "samples": samples,
-            "problems": problems,
-        }
-        print(json.dumps(answer, ensure_ascii=False, indent=2))
-    else:
-        for problem in problems:
-            _complain(problem)
-        print(f"{args.to}: {samples:,} samples from {len(good):,} batches")
-        if args.signals and not samples:
-            _complain(f"no signal fits {', '.join(args.signals)}")
-    return 1 if problems else 0
-
-
-def _damage(reader: "BatchReader") -> list[str]:
-    scan = reader.scan()
-    if not scan.bad_chunks and not scan.trailing:
-        return []
-    text = (
-        f"{reader.path}: {scan.bad_chunks} bad chunks beside {scan.chunks} good ones, "
-        f"{scan.trailing:,} bytes after the last one; what can be read is exported"
-    )
-    return [text]
-
-
-def _fits(patterns: list[str]) -> "Callable[[SignalTable, str], bool]":
-    from fnmatch import fnmatchcase
-
-    def fits(table: "SignalTable", signal: str) -> bool:
-        name = f"{table.message}.{signal}"
-        names = (signal, name, f"{table.bus}.{name}")
-        return any(fnmatchcase(n, p) for p in patterns for n in names)
-
-    return fits
-
-
-def _selected(
-    tables: "Iterator[SignalTable]", fits: "Callable[[SignalTable, str], bool]"
-) -> "Iterator[SignalTable]":
-    for table in tables:
-        names = [name for name in table.names if fits(table, name)]
-        if names:
-            yield table.select(table.schema.subset(names))

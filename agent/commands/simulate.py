@@ -1,12 +1,17 @@
-"""`edge-agent simulate`: the virtual vehicle on a serial adapter, a CAN interface or a file."""
+"""`edge-agent simulate`: a virtual vehicle on a serial adapter, a CAN interface or a file."""
 
 import argparse
 import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.bench.pages import Vehicle
+    from agent.clock import BootNs
 
 # A file is dated from the first second of 2026, UTC, so that a seed gives the same file each time.
 _LOG_START_NS = 1_767_225_600 * 1_000_000_000
@@ -16,9 +21,17 @@ _CHUNK_S = 1.0
 def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = sub.add_parser(
         "simulate",
-        help="put a virtual electric car on a bus",
-        description="Put a virtual electric car on a bus. At least one of --slcan, --vcan and "
-        "--log says where; its signals are described by dbc/ev.dbc.",
+        help="put a virtual vehicle on a bus",
+        description="Put a virtual vehicle on a bus. At least one of --slcan, --vcan and --log "
+        "says where; dbc/ev.dbc describes the signals of the cars, dbc/truck.dbc those of the "
+        "truck.",
+    )
+    parser.add_argument(
+        "--vehicle",
+        choices=("car", "truck", "charging"),
+        default="car",
+        help="an electric car that drives (the default), a truck with SAE J1939, 250 kbit/s, or "
+        "an electric car in charging sessions",
     )
     parser.add_argument(
         "--slcan",
@@ -34,7 +47,7 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         metavar="X",
         help="times as fast as real; 0 is flat out (default: 1, or 0 with --log alone)",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which car (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which one (default: 1)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -55,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
         stopped_by_signals,
         terminal,
     )
-    from agent.bench.vehicle import BUS, VirtualVehicle
     from agent.blocks import FrameBlock
     from agent.clock import BootNs
 
@@ -68,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if only_log and not speed and args.seconds is None:
         raise ConfigError("say how much to write: --seconds N")
     stop = threading.Event()
-    vehicle = VirtualVehicle(args.seed, BootNs(_LOG_START_NS))
+    vehicle = _vehicle(args.vehicle, args.seed, BootNs(_LOG_START_NS))
 
     def blocks() -> Iterator[FrameBlock]:
         until = 0.0
@@ -82,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             sinks.append(SocketCanSink(args.vcan, stop))
             stack.callback(sinks[-1].close)
         if args.log:
-            sinks.append(CandumpSink(args.log, BUS))
+            sinks.append(CandumpSink(args.log, vehicle.bus))
             stack.callback(sinks[-1].close)
         if args.slcan:
             sinks.append(AdapterSink(args.slcan, stop))
@@ -90,3 +102,17 @@ def run(args: argparse.Namespace) -> int:
         played = play(blocks(), sinks, stop, speed=speed, progress=terminal())
     print(json.dumps(played.as_json()) if args.json else played.as_text())
     return 0
+
+
+def _vehicle(name: str, seed: int, start: "BootNs") -> "Vehicle":
+    if name == "truck":
+        from agent.bench.truck import VirtualTruck
+
+        return VirtualTruck(seed, start)
+    if name == "charging":
+        from agent.bench.charging import ChargingVehicle
+
+        return ChargingVehicle(seed, start)
+    from agent.bench.vehicle import VirtualVehicle
+
+    return VirtualVehicle(seed, start)

@@ -4,6 +4,6 @@ Today that is the factory plan, the file that `agent.toml` names. A plan is data
 rates and uplinks, and nothing that the device file decides.
 """
 
-from agent.ota.factory import load_factory_plan
+from agent.ota.factory import build_plan, load_factory_plan
 
-__all__ = ["load_factory_plan"]
+__all__ = ["build_plan", "load_factory_plan"]

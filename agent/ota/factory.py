@@ -1,13 +1,17 @@
 """The plan that `agent.toml` names: used while none came over the air, and what always remains."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
+from agent.blocks import TableSchema
 from agent.bus.factory import tables_of
 from agent.collect import Plan
+from agent.collect.budget import REPORT
 from agent.errors import ConfigError
 from agent.settings import Device, load_plan
 from agent.signals import Database
+from agent.signals.health import schemas as health_schemas
 
 
 def load_factory_plan(device: Device) -> Plan:
@@ -17,26 +21,47 @@ def load_factory_plan(device: Device) -> Plan:
         ConfigError: the plan, or a bus of the device file, says something that cannot be.
         DatabaseError: a database file cannot be used.
     """
-    path = Path(device.plan)
+    return build_plan(
+        Path(device.plan),
+        buses=[bus.name for bus in device.bus],
+        uplinks=[uplink.name for uplink in device.uplink],
+        tables=[table for bus in device.bus for table in tables_of(bus)],
+        cache=Path(device.state_dir) / "cache" if device.state_dir else None,
+    )
+
+
+def build_plan(
+    path: Path,
+    *,
+    buses: Sequence[str],
+    uplinks: Sequence[str],
+    tables: Sequence[TableSchema] = (),
+    cache: Path | None = None,
+) -> Plan:
+    """A plan file for a device with these buses and uplinks, whose sources make these tables.
+
+    Raises:
+        ConfigError: the plan says something that cannot be.
+        DatabaseError: a database file cannot be used.
+    """
     settings = load_plan(path)
-    buses = [bus.name for bus in device.bus]
     for entry in settings.database:
         if entry.bus != "*" and entry.bus not in buses:
             raise ConfigError(
                 f'{path}: [[database]] bus "{entry.bus}" is no bus of agent.toml, which has: '
                 f"{', '.join(buses) or 'none'}"
             )
-    tables = tuple(table for bus in device.bus for table in tables_of(bus))
     try:
         database = Database.load(
             {entry.bus: entry.files for entry in settings.database},
             j1939=[entry.bus for entry in settings.database if entry.j1939],
             expand={entry.bus: entry.expand for entry in settings.database},
-            cache=Path(device.state_dir) / "cache" if device.state_dir else None,
+            cache=cache,
         )
         for entry in settings.database:
             database = database.with_codes(entry.bus, entry.codes)
-        database = dataclasses.replace(database, tables=tables)
-        return Plan.build(settings, database, [uplink.name for uplink in device.uplink])
+        telling = [schema for bus in buses for schema in health_schemas(bus)]
+        database = dataclasses.replace(database, tables=tuple(tables), telling=(*telling, REPORT))
+        return Plan.build(settings, database, uplinks)
     except ConfigError as e:
         raise ConfigError(f"{path}: {e}") from e

@@ -15,7 +15,22 @@ from agent.errors import ConfigError
 from agent.settings.buses import AnyBus, Bus, GnssBus, RecordingBus, SocketCanBus
 from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
 from agent.settings.diagnostics import Obd, ObdDtc, Uds, UdsDid, UdsDtc, UdsField
-from agent.settings.plan import Campaign, CodesOfSignals, DatabaseOfBus, Plan
+from agent.settings.plan import (
+    Budget,
+    Campaign,
+    CodesOfSignals,
+    DatabaseOfBus,
+    FramesOfBus,
+    Geofence,
+    Health,
+    Plan,
+    PolicyOfSignals,
+    Privacy,
+    Recognise,
+    Sessions,
+    Trigger,
+    VssOfSignal,
+)
 
 _T = TypeVar("_T", Device, Plan)
 
@@ -125,6 +140,8 @@ def load_plan(path: Path) -> Plan:
         database.files = [_beside(path.parent, f) for f in database.files]
     _unique(path, "campaign", [c.name for c in plan.campaign])
     _unique(path, "database", [d.bus for d in plan.database])
+    _unique(path, "privacy", [p.name for p in plan.privacy])
+    _unique(path, "budget", [b.link for b in plan.budget])
     return plan
 
 
@@ -278,6 +295,16 @@ _TABLES: Mapping[str, type[Struct]] = {
     "database": DatabaseOfBus,
     "codes": CodesOfSignals,
     "campaign": Campaign,
+    "policy": PolicyOfSignals,
+    "trigger": Trigger,
+    "frames": FramesOfBus,
+    "privacy": Privacy,
+    "geofence": Geofence,
+    "budget": Budget,
+    "recognise": Recognise,
+    "sessions": Sessions,
+    "health": Health,
+    "vss": VssOfSignal,
 }
 _BUSES: Mapping[str, type[Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(Bus)

@@ -45,6 +45,8 @@ class Database:
     """The lists of each bus, which no file can describe."""
     tables: tuple[TableSchema, ...] = ()
     """What sources make themselves (bus state, position, answers to diagnostic requests)."""
+    telling: tuple[TableSchema, ...] = ()
+    """What the agent tells of its own work (health, budget): named by more than `*` alone."""
 
     @classmethod
     def load(
@@ -129,7 +131,7 @@ class Database:
             ]
             + [
                 SignalPath(table.bus, table.message, name)
-                for table in self.tables
+                for table in (*self.tables, *self.telling)
                 for name in table.names
             ]
         )
@@ -138,15 +140,18 @@ class Database:
         """The signals that patterns name.
 
         A pattern is `Message.Signal`, `bus.Message.Signal` or a `Signal` that is unique, each with
-        `*` and `?`.
+        `*` and `?`. `*` alone is every signal, but not what the agent tells of its own work.
 
         Raises:
             ConfigError: a pattern names nothing, or a plain name names several signals.
         """
         paths = self.paths()
+        telling = {SignalPath(t.bus, t.message, name) for t in self.telling for name in t.names}
         chosen: set[SignalPath] = set()
         for pattern in patterns:
             found = _match(pattern, paths)
+            if pattern == "*":
+                found -= telling
             if not found:
                 near = difflib.get_close_matches(
                     pattern, {n for p in paths for n in (p.signal, str(p))}, 3, 0.5

@@ -75,6 +75,23 @@ class Counts:
         return self
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Occurrences:
+    """Which frames of a block are of which message: m messages occur.
+
+    `order[begins[i] : begins[i] + counts[i]]` are the rows of message `numbers[i]` (a place in
+    `Database.messages`), in the order received. Parts of transport are of no message, unless a file
+    describes them; remote and error frames never are.
+    """
+
+    order: NDArray[np.intp]
+    numbers: NDArray[np.int16]
+    begins: Int64
+    counts: Int64
+    unknown: NDArray[np.intp]
+    """Rows of the frames that are in no database, and no parts of messages."""
+
+
 class _Index:
     """Ids of one bus to numbers of messages, -1 where there is none.
 
@@ -181,6 +198,7 @@ class Decoder:
         self._plans: dict[tuple[str, int, int], MessagePlan] = {}
         self._groups: dict[tuple[type, str, str, bytes], _Group] = {}
         self._lists: dict[tuple[str, int], ListPlan | None] = {}
+        self._last: _Sorted | None = None
         self.counts = Counts()
         """Of all blocks so far."""
 
@@ -190,6 +208,12 @@ class Decoder:
         decoder = cls(database)
         decoder._wanted = wanted
         return decoder
+
+    def adopt(self, old: "Decoder") -> None:
+        """Go on with transfers that are under way on buses whose messages are the same."""
+        for bus, index in old._indices.items():  # noqa: SLF001 - one of our own
+            if self.database.messages(bus) == old.database.messages(bus):
+                self._index(bus).transport = index.transport
 
     def decode(self, block: FrameBlock) -> list[SignalTable]:
         """The samples of a block: tables by message, in each the rows in the order received."""
@@ -206,7 +230,8 @@ class Decoder:
             before = index.transport.counts.lost
             parts, messages = index.transport.take(block)
             counts.transport_lost += index.transport.counts.lost - before
-        tables += self._decode_sorted(_Sorted(block, index, counts, parts), index, counts)
+        self._last = _Sorted(block, index, counts, parts)
+        tables += self._decode_sorted(self._last, index, counts)
         for whole in messages:
             of_messages = Counts()
             ordered = _Sorted(whole, index, of_messages, None)
@@ -276,6 +301,15 @@ class Decoder:
         plain = (block.id & np.uint32(REMOTE | ERROR)) == 0
         known: NDArray[np.bool_] = plain & (index.look_up(block.id) >= 0)
         return known if index.transport is None else known | index.transport.parts(block)
+
+    def occurrences(self, block: FrameBlock) -> Occurrences:
+        """Where the frames of each message are; costs nothing for the block just decoded."""
+        last = self._last
+        if last is None or last.block is not block:
+            index = self._index(block.bus)
+            parts = None if index.transport is None else index.transport.parts(block)
+            last = _Sorted(block, index, Counts(), parts)
+        return last.occurrences
 
     def _index(self, bus: str) -> _Index:
         index = self._indices.get(bus)
@@ -366,6 +400,13 @@ class _Sorted:
         """int64[messages]: where the frames of each begin, in order."""
         self.counts = sizes[places[known]]
         """int64[messages]: how many there are of each."""
+        before = int(sizes[: _UNKNOWN - _LEAST].sum())
+        self._unknown = slice(before, before + int(sizes[_UNKNOWN - _LEAST]))
+
+    @property
+    def occurrences(self) -> Occurrences:
+        order = self._order
+        return Occurrences(order, self.present, self.begins, self.counts, order[self._unknown])
 
     @functools.cached_property
     def ordered(self) -> FrameBlock:

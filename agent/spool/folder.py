@@ -54,6 +54,9 @@ class Closing:
     samples: int
     keep: bool
     """Whether it says anything to a receiver; otherwise the file just goes."""
+    frames: int = 0
+    """How many of the samples are raw frames."""
+    events: int = 0
     anchors: tuple[Anchor, ...] = ()
     born: Born | None = None
     tombstones: int = 0
@@ -214,6 +217,8 @@ class SpoolFolder:
                         "samples": batch.samples,
                         "recovered": True,
                         "tombstones": batch.tombstones,
+                        **({"frames": batch.frames} if batch.frames else {}),
+                        **({"events": batch.events} if batch.events else {}),
                         "anchors": [pack_anchor(a) for a in known],
                     }
                 )

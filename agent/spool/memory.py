@@ -5,14 +5,15 @@ the disk works, so that a disk that is slow, full or gone costs the decode threa
 are made durable whole or not at all: they are taken, and given back after an error.
 
 Bounded: beyond it the oldest block of the stream that holds the most goes, counted as lost to disk.
-The newest block of a stream always stays.
+The newest block of a stream always stays. Events are small and say what happened: they outlive the
+rows of their block, until nothing but events is left.
 """
 
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 
-from agent.blocks import SignalTable
+from agent.blocks import Event, Kept
 from agent.ledger import Ledger
 from agent.settings import Lane
 from agent.spool.positions import Positions, further
@@ -23,25 +24,35 @@ _CHUNK_BYTES = 4 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamKey:
-    """Which batches samples go into: a lane and a set of uplinks."""
+    """Which batches samples go into: a lane, a set of uplinks, and how they are masked."""
 
     lane: Lane
     uplinks: tuple[str, ...]
+    profile: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.lane}/{'+'.join(self.uplinks)}"
+        plain = f"{self.lane}/{'+'.join(self.uplinks)}"
+        return f"{plain}/{self.profile}" if self.profile else plain
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
     """What a block of frames gave a stream: made durable whole, or not at all."""
 
-    tables: tuple[SignalTable, ...]
+    kept: tuple[Kept, ...]
     positions: Positions
     """How far the recordings are read with it."""
     samples: int
     nbytes: int
+    epoch: int = 0
+    """Under which plan it was kept: a batch holds blocks of one."""
+
+    def without_rows(self) -> "Block":
+        """Only its events."""
+        events = tuple(each for each in self.kept if isinstance(each, Event))
+        nbytes = sum(event.nbytes for event in events)
+        return dataclasses.replace(self, kept=events, samples=0, nbytes=nbytes)
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,38 +69,44 @@ class Memory:
     def __init__(self, bound: int, ledger: Ledger) -> None:
         """`bound` in bytes of the arrays."""
         self.bound = bound
+        self.epoch = 0
+        """Counts the plans; written by the decode thread."""
         self._ledger = ledger
         self._lock = threading.Lock()
         self._queues: dict[StreamKey, _Queue] = {}
         self._ended = False
 
     def open(self, key: StreamKey, positions: Positions) -> None:
-        self._queues[key] = _Queue(dict(positions))
+        with self._lock:
+            self._queues.setdefault(key, _Queue(dict(positions)))
 
-    def add(
-        self, tables: Mapping[StreamKey, Sequence[SignalTable]], positions: Positions | None
-    ) -> None:
+    def add(self, kept: Mapping[StreamKey, Sequence[Kept]], positions: Positions | None) -> None:
         with self._lock:
             for queue in self._queues.values() if positions else ():
                 queue.positions = further(queue.positions, positions or {})
-            for key, parts in tables.items():
+            for key, parts in kept.items():
                 queue = self._queues[key]
-                samples = sum(t.samples for t in parts)
-                nbytes = sum(t.nbytes for t in parts)
+                samples = sum(each.samples for each in parts)
+                nbytes = sum(each.nbytes for each in parts)
                 if self._ended:
                     self.count(key, kept=samples, lost_end=samples)
                     continue
-                queue.pending.append(Block(tuple(parts), queue.positions, samples, nbytes))
+                queue.pending.append(
+                    Block(tuple(parts), queue.positions, samples, nbytes, self.epoch)
+                )
                 queue.nbytes += nbytes
                 self.count(key, kept=samples, memory=samples)
             self._shed()
 
     def take(self, key: StreamKey) -> list[Block]:
-        """The oldest blocks, enough for one chunk."""
+        """The oldest blocks of one plan, enough for one chunk."""
         with self._lock:
             queue = self._queues[key]
             n = nbytes = 0
+            epoch = queue.pending[0].epoch if queue.pending else 0
             while n < len(queue.pending) and nbytes < _CHUNK_BYTES:
+                if queue.pending[n].epoch != epoch:
+                    break
                 nbytes += queue.pending[n].nbytes
                 n += 1
             blocks, queue.pending = queue.pending[:n], queue.pending[n:]
@@ -124,7 +141,7 @@ class Memory:
 
     @property
     def nbytes(self) -> int:
-        return sum(queue.nbytes for queue in self._queues.values())
+        return sum(queue.nbytes for queue in list(self._queues.values()))
 
     def _shed(self) -> None:
         while self.nbytes > self.bound:
@@ -132,6 +149,9 @@ class Memory:
             if not full:
                 return
             key, queue = max(full, key=lambda item: item[1].nbytes)
-            block = queue.pending.pop(0)
-            queue.nbytes -= block.nbytes
+            n = next((n for n, block in enumerate(queue.pending[:-1]) if block.samples), 0)
+            block = queue.pending[n]
+            rest = block.without_rows()
+            queue.pending[n : n + 1] = [rest] if block.samples and rest.kept else []
+            queue.nbytes -= block.nbytes - (rest.nbytes if block.samples else 0)
             self.count(key, memory=-block.samples, lost_disk=block.samples)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Positions = dict[str, dict[str, Any]]
-"""Bus -> where its recording was read to: `path`, `size` and `frames`."""
+"""Bus -> where its recording was read to: `path`, `size` and `frames`; `ended` if all is given."""
 
 
 def further(old: Positions, new: Positions) -> Positions:
@@ -16,6 +16,7 @@ def further(old: Positions, new: Positions) -> Positions:
             known is None
             or not same_recording(known, position)
             or position["frames"] > known["frames"]
+            or position.get("ended", False)
         ):
             merged[bus] = position
     return merged

@@ -165,12 +165,17 @@ def _left_open(fs: FileSystem, path: Path) -> tuple[Closing, Positions, str]:
     stream, lane, uplinks = _whose(header)
     reader = BatchReader(path)
     positions: Positions = dict(header.get("positions") or {})
-    samples = tombstones = 0
+    samples = frames = events = tombstones = 0
     for kind, value in reader.records():
         if kind == "position":
             positions.update(value)
         elif kind == "samples":
             samples += value.samples
+        elif kind == "frames":
+            samples += value.samples
+            frames += value.samples
+        elif kind == "event":
+            events += 1
         elif kind == "tombstone":
             tombstones += 1
     scan = scan_chunks(data, begin)
@@ -187,7 +192,9 @@ def _left_open(fs: FileSystem, path: Path) -> tuple[Closing, Positions, str]:
         end=scan.end,
         chunks=scan.chunks,
         samples=samples,
-        keep=sealed or samples > 0 or tombstones > 0,
+        frames=frames,
+        events=events,
+        keep=sealed or samples > 0 or events > 0 or tombstones > 0,
         anchors=tuple(reader.anchors()),
         born=born_of(header),
         tombstones=tombstones,

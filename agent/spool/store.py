@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.blocks import SignalTable
-from agent.clock import SECOND, AnchorBook, BootNs, Clock, WallNs
+from agent.blocks import Kept
+from agent.clock import SECOND, Anchor, AnchorBook, BootNs, Clock, WallNs, best_anchor
 from agent.errors import SpoolError
 from agent.ledger import Ledger
 from agent.settings import Batch, Spool
@@ -56,20 +56,19 @@ class SpoolStore:
         ledger: Ledger,
         clock: Clock,
         shares: Mapping[str, float] | None = None,
-        header: Mapping[str, Any] | None = None,
         fs: FileSystem | None = None,
         sealed: Callable[[str], None] = lambda _uplink: None,
     ) -> None:
         """Take the folder and find what a run before left.
 
         `shares` are the weights by which the uplinks share the quota, 1 where none is named;
-        `header` adds to the header of every batch; `sealed` is called with the uplink's name when
-        a batch waits for it.
+        `sealed` is called with the uplink's name when a batch waits for it.
 
         Raises:
             SpoolError: the folder is in use or cannot be written.
         """
         self.folder = SpoolFolder(root, list(uplinks), fs)
+        self._vehicle = vehicle
         self._settings = spool
         self._batch = batch
         self._ledger = ledger
@@ -104,13 +103,14 @@ class SpoolStore:
         self._around = Surroundings(
             folder=self.folder,
             settings=batch,
-            header={"vehicle": vehicle, **(header or {})},
+            headers=[{"": {"vehicle": vehicle}}],
             memory=self._memory,
             tombstones=self._tombstones,
             anchors=self._anchors,
             ages=ages,
             ledger=ledger,
             clock=clock,
+            interval_ns=round(spool.commit_interval_s * SECOND),
             closed=self._closing.append,
         )
         self.outboxes: dict[str, FolderOutbox] = {}
@@ -149,25 +149,62 @@ class SpoolStore:
 
     # -- the decode thread's side ------------------------------------------------------------
 
-    def start(self, keys: Sequence[StreamKey], *, thread: bool = True) -> None:
-        """Begin; `keys` are the streams of the plan. Without a thread, `commit` does the work."""
-        for key in keys:
-            reached = self.resume.get(key.name, {})
-            self._memory.open(key, reached)
-            self._streams[key] = Stream(key, self._around, reached)
+    def start(
+        self,
+        keys: Sequence[StreamKey],
+        header: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        thread: bool = True,
+    ) -> None:
+        """Begin; `keys` are the streams of the plan. Without a thread, `commit` does the work.
+
+        `header` adds to the headers of batches, by privacy profile; "" is for those without one.
+        """
+        self._around.headers[:] = [self._headers(header)]
+        self.open(keys)
         if self._closing:
             log.info("%d batches of an earlier run are sealed", len(self._closing))
         self.commit()
         if thread:
             self._thread.start()
 
+    def open(self, keys: Sequence[StreamKey]) -> None:
+        """Make streams known that a plan will need. From any thread."""
+        for key in keys:
+            if key not in self._streams:
+                reached = self.resume.get(key.name, {})
+                self._memory.open(key, reached)
+                self._streams[key] = Stream(key, self._around, reached)
+
+    def switch(
+        self, keys: Sequence[StreamKey], header: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """What is added from now on was kept by another plan: open batches are sealed."""
+        self.open(keys)
+        self._around.headers.append(self._headers(header))
+        self._memory.epoch += 1
+        self.seal_now()
+
+    def _headers(
+        self, header: Mapping[str, Mapping[str, Any]] | None
+    ) -> dict[str, Mapping[str, Any]]:
+        found = {"": {}, **(header or {})}
+        return {profile: {"vehicle": self._vehicle, **more} for profile, more in found.items()}
+
+    def anchor(self) -> Anchor | None:
+        """What dates this boot as well as it is known now."""
+        return best_anchor(self._anchors.all(), self._clock.boot_id)
+
     def add(
         self,
-        tables: Mapping[StreamKey, Sequence[SignalTable]],
+        kept: Mapping[StreamKey, Sequence[Kept]],
         positions: Positions | None = None,
     ) -> None:
-        """Keep what a block gave; `positions` say how far it reaches in a recording."""
-        self._memory.add(tables, positions)
+        """Keep what a block gave; `positions` say how far it reaches in a recording.
+
+        An event that is complete is sealed, with all before it, as soon as it is durable.
+        """
+        self._memory.add(kept, positions)
         if not self.trouble and self._memory.nbytes > self._memory.bound // 4:
             self._wake.set()
 
@@ -232,7 +269,7 @@ class SpoolStore:
             if not batch.sealed:
                 with _noted(errors):
                     self.folder.seal(batch, self._around.known_anchors())
-        for stream in self._streams.values():
+        for stream in list(self._streams.values()):
             held = self._held(stream)
             if not held:
                 with _noted(errors):
@@ -298,7 +335,7 @@ class SpoolStore:
 
     def _hand_over(self, errors: list[OSError]) -> None:
         """Publish or remove what is closed, once an open batch keeps the positions in it."""
-        streams = {stream.key.name: stream for stream in self._streams.values()}
+        streams = {stream.key.name: stream for stream in list(self._streams.values())}
         for name in {batch.stream for batch in self._closing if batch.end}:
             stream = streams.get(name)
             if stream is not None and stream.durable_positions and not stream.open:

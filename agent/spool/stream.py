@@ -7,14 +7,17 @@ go back to memory and into a new batch.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.batch.encoder import BatchEncoder, Entry
 from agent.batch.format import Record
 from agent.batch.reader import pack_anchor
-from agent.blocks import SignalTable
+from agent.blocks import Event, Int64, Kept, KeptFrames, SignalTable
 from agent.clock import SECOND, Anchor, AnchorBook, BootNs, Clock, Quality
 from agent.ledger import Ledger
 from agent.settings import Batch, Lane
@@ -33,14 +36,16 @@ class Surroundings:
 
     folder: SpoolFolder
     settings: Batch
-    header: Mapping[str, Any]
-    """Added to the header of every batch."""
+    headers: list[Mapping[str, Mapping[str, Any]]]
+    """Of each plan, counted as `Block.epoch` does: profile -> what the header of a batch says."""
     memory: Memory
     tombstones: Tombstones
     anchors: AnchorBook
     ages: Ages
     ledger: Ledger
     clock: Clock
+    interval_ns: int
+    """Of the time of a recording, this much is one chunk, however fast it is played."""
     closed: Callable[[Closing], None]
     """Takes a batch to which nothing is added any more."""
     sequences: dict[Lane, int] = dataclasses.field(default_factory=dict)
@@ -66,10 +71,15 @@ class _Open:
     durable: int = 0
     """Bytes that are on disk for sure."""
     samples: int = 0
+    """With the frames, each of which counts as one."""
+    frames: int = 0
+    events: int = 0
     chunks: int = 0
     tombstones: int = 0
     keep: bool = False
-    """Whether it says anything to a receiver: samples, a tombstone, the end of the run."""
+    """Whether it says anything to a receiver: samples, events, a tombstone, the end of the run."""
+    complete: bool = False
+    """Whether it holds the end of an event, for which somebody waits."""
     sealed: bool = False
 
 
@@ -106,11 +116,13 @@ class Stream:
     def __init__(self, key: StreamKey, around: Surroundings, positions: Positions) -> None:
         """`positions`: how far the batches of earlier runs reach."""
         self.key = key
+        self._epoch = 0
         self.durable_positions: Positions = dict(positions)
         self.durable: Durable | None = None
         """The last thing that is on disk for sure."""
         self.samples = 0
-        """Made durable in this run."""
+        """Made durable in this run, with frames."""
+        self.events = 0
         self.ended = False
         """The ledger of the end of the run is durable."""
         self._around = around
@@ -134,6 +146,11 @@ class Stream:
         """Whether that batch has the size at which it is sealed."""
         batch = self._open
         return batch is not None and batch.encoder.size >= self._around.settings.seal_kib << 10
+
+    @property
+    def urgent(self) -> bool:
+        """Whether that batch is sealed whatever its size: an event in it is complete."""
+        return self._open is not None and self._open.complete
 
     @property
     def since(self) -> BootNs:
@@ -163,23 +180,26 @@ class Stream:
                 return
             self._write(blocks, entries)
             entries = []
-            if self.full:
+            if self.full or self.urgent:
                 self.seal()
 
     def _write(self, blocks: list[Block], entries: list[Entry]) -> None:
         """One chunk; after an error the blocks are pending again."""
         memory = self._around.memory
-        tables = [table for block in blocks for table in block.tables]
+        kept = [each for block in blocks for each in block.kept]
         samples = sum(block.samples for block in blocks)
         positions = blocks[-1].positions if blocks else {}
         if positions:
             entries = [*entries, (Record.POSITION, dict(positions))]
         stones = [value for kind, value in entries if kind == Record.TOMBSTONE]
         try:
+            if blocks and blocks[0].epoch != self._epoch:
+                self.seal()
+                self._epoch = blocks[0].epoch
             batch = self._open or self.begin()
-            if tables and not batch.samples:
+            if samples and not batch.samples:
                 self._fs.reserve(batch.handle, self._around.settings.seal_kib << 10)
-            if not (data := _packed(batch, tables, entries)):
+            if not (data := _packed(batch, kept, entries, self._around.interval_ns)):
                 self._close()
                 memory.done(self.key, blocks)
                 memory.count(self.key, memory=-samples, lost_disk=samples)
@@ -192,10 +212,15 @@ class Stream:
         if positions:
             self.durable_positions = positions
         self._around.tombstones.durable(stones)
+        events = [each for each in kept if isinstance(each, Event)]
         batch.samples += samples
+        batch.frames += sum(each.samples for each in kept if isinstance(each, KeptFrames))
+        batch.events += len(events)
+        batch.complete |= any(event.complete for event in events)
         batch.tombstones += len(stones)
-        batch.keep |= bool(samples or stones)
+        batch.keep |= bool(samples or events or stones)
         self.samples += samples
+        self.events += len(events)
         self._note(batch)
         memory.done(self.key, blocks)
         memory.count(self.key, memory=-samples, spooled=samples, waiting=samples)
@@ -226,7 +251,7 @@ class Stream:
                 },
                 "anchors": [pack_anchor(a) for a in around.known_anchors()],
                 "positions": self.durable_positions,
-                **around.header,
+                **_of_profile(around.headers[self._epoch], key.profile),
             },
             resolution_ns=around.settings.time_resolution_us * 1000,
         )
@@ -269,7 +294,10 @@ class Stream:
                 "final": final,
                 "boot": self._around.clock.boot(),
                 "run": self._around.ledger.snapshot(),
-                "stream": {"samples": self.samples},
+                "stream": {
+                    "samples": self.samples,
+                    **({"events": self.events} if self.events else {}),
+                },
             },
         )
 
@@ -298,7 +326,7 @@ class Stream:
 
     def end(self) -> None:
         """Seal with the last ledger of the run, where the run had anything to say."""
-        if self.ended or not (self.samples or self.says_something):
+        if self.ended or not (self.samples or self.events or self.says_something):
             return
         if self._open is None:
             self.begin()
@@ -330,6 +358,8 @@ class Stream:
                 end=batch.durable,
                 chunks=batch.chunks,
                 samples=batch.samples,
+                frames=batch.frames,
+                events=batch.events,
                 keep=batch.keep,
                 born=batch.born,
                 tombstones=batch.tombstones,
@@ -340,10 +370,57 @@ class Stream:
         )
 
 
-def _packed(batch: _Open, tables: list[SignalTable], entries: list[Entry]) -> bytes:
+def _by_time(kept: list[Kept], interval_ns: int) -> Iterator[tuple[bool, list[Kept]]]:
+    """What one chunk takes, each with whether it is the last.
+
+    Recordings may be read much faster than they were made. Their rows are chunked by their own
+    time, so that a run at any speed gives what a vehicle would have sent.
+    """
+    recorded = [times for times in map(_recorded, kept) if times is not None]
+    first = min((int(times.min()) for times in recorded), default=0)
+    last = max((int(times.max()) for times in recorded), default=0)
+    if 2 * (last - first) <= 3 * interval_ns:
+        yield True, kept
+        return
+    parts: dict[int, list[Kept]] = {}
+    for each in kept:
+        times = _recorded(each)
+        if times is None or isinstance(each, Event):
+            parts.setdefault(last // interval_ns, []).append(each)
+            continue
+        cells = times // interval_ns
+        for cell in np.unique(cells).tolist():
+            rows = cells == cell
+            parts.setdefault(cell, []).append(each if rows.all() else _rows(each, rows))
+    for place, cell in enumerate(sorted(parts)):
+        yield place == len(parts) - 1, parts[cell]
+
+
+def _recorded(kept: Kept) -> Int64 | None:
+    """Times of rows that are those of a recording."""
+    if isinstance(kept, Event) or not len(kept):
+        return None
+    rows = kept if isinstance(kept, SignalTable) else kept.block
+    return rows.time if rows.clock == "recorded" else None
+
+
+def _rows(kept: SignalTable | KeptFrames, rows: NDArray[np.bool_]) -> SignalTable | KeptFrames:
+    if isinstance(kept, SignalTable):
+        return kept.take(rows)
+    return KeptFrames(kept.block[rows], kept.campaign)
+
+
+def _of_profile(headers: Mapping[str, Mapping[str, Any]], profile: str) -> Mapping[str, Any]:
+    return headers.get(profile) or headers[""]
+
+
+def _packed(batch: _Open, kept: list[Kept], entries: list[Entry], interval_ns: int) -> bytes:
     """A chunk; empty for what cannot be packed, and could not be the next time either."""
     try:
-        return batch.encoder.chunk(tables, entries)
+        return b"".join(
+            batch.encoder.chunk(part, entries if last else (), continued=not last)
+            for last, part in _by_time(kept, interval_ns)
+        )
     except Exception:
-        log.exception("%d tables cannot be packed, and are lost", len(tables))
+        log.exception("%d tables and events cannot be packed, and are lost", len(kept))
         return b""

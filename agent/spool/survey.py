@@ -129,10 +129,14 @@ def look(place: Place) -> Look | None:
                 break
         elif kind == "tombstone":
             stones.append(value)
-        elif kind == "samples" and len(value):
+        elif kind in ("samples", "frames") and len(value):
+            rows = value.block if kind == "frames" else value
             count += value.samples
-            moments = [*times, int(value.time.min()), int(value.time.max())]
+            moments = [*times, int(rows.time.min()), int(rows.time.max())]
             times = [min(moments), max(moments)]
+            recorded = rows.clock == "recorded"
+            if not whole:
+                break
     trouble = ""
     if place.state != "open" and not _has_its_end(place.path):
         trouble = "it has lost its end"
@@ -289,7 +293,7 @@ def _sealed_copy(place: Place, target: Path) -> bool:
     if not scan.sealed:
         footer = {
             "chunks": scan.chunks,
-            "samples": reader.count_samples(),
+            **reader.totals(),
             "recovered": True,
             "anchors": [pack_anchor(anchor) for anchor in reader.anchors()],
         }

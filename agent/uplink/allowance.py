@@ -134,6 +134,11 @@ class Allowance:
         for period in self._periods:
             period.spent += on_the_link(body_bytes)
 
+    def today(self, now: Now) -> int:
+        """Bytes of this day so far."""
+        self._pass_time(now)
+        return self._periods[0].spent
+
     def state(self) -> dict[str, dict[str, Any]]:
         """What has to be kept over a restart, fit for JSON."""
         return {

@@ -5,7 +5,9 @@ written, fsynced and renamed into place after each request over a metered link, 
 forgets the request under way and no more. A file that cannot be read counts as nothing spent; one
 that cannot be written is said once, and the count goes on in memory.
 
-Whether the link is metered is asked for once a minute, and only where there is a limit:
+Where a plan has budgets, the bytes of the day are counted for it, over metered links and over all.
+
+Whether the link is metered is asked for once a minute, and only where there is a limit or a budget:
 
     yes, no   it stands in the device file
     file      the first word of a file, `metered` or `unmetered`
@@ -33,6 +35,7 @@ from agent.uplink.durable import replace_durably
 _log = logging.getLogger("edge_agent.uplink")
 
 FILE: Final = "link.json"
+_ALL: Final = "all"
 _ASK_EVERY_NS: Final = 60 * SECOND
 _COMMAND_S: Final = 5.0
 _WORD_BYTES: Final = 256
@@ -61,7 +64,12 @@ class Meter:
         self._path = state_dir / FILE
         self._clock = clock
         self._run = run or _output
-        self._allowance = Allowance(link.metered_mb_day, link.metered_mb_month, self._kept())
+        kept = self._kept()
+        self._allowance = Allowance(link.metered_mb_day, link.metered_mb_month, kept)
+        all_links = kept.get(_ALL)
+        self._everything = Allowance(0, 0, all_links if isinstance(all_links, dict) else None)
+        self.budgeted = False
+        """Whether a plan has budgets, so that every byte is counted."""
         self._metered = False
         self._asked_at: BootNs | None = None
         self._trouble = ""
@@ -78,11 +86,22 @@ class Meter:
 
     async def spend(self, body_bytes: int) -> None:
         """So much of a batch has gone out, whatever came of it."""
-        if not (self._allowance.limited and self._metered):
+        if not (self._allowance.limited or self.budgeted):
             return
-        self._allowance.spend(body_bytes, self._now())
+        metered = await self._look() if self.budgeted else self._metered
+        if self.budgeted:
+            self._everything.spend(body_bytes, self._now())
+        if metered:
+            self._allowance.spend(body_bytes, self._now())
+        elif not self.budgeted:
+            return
         async with self._writing:
             await asyncio.to_thread(self._keep)
+
+    def sent_today(self) -> dict[str, int]:
+        """Bytes of this day by class of link: `metered` and `any`."""
+        now = self._now()
+        return {"metered": self._allowance.today(now), "any": self._everything.today(now)}
 
     def status(self) -> dict[str, Any]:
         """For the status: the class of the link as last asked for, and what was spent."""
@@ -141,7 +160,8 @@ class Meter:
         return kept if isinstance(kept, dict) else {}
 
     def _keep(self) -> None:
-        content = json.dumps(self._allowance.state()).encode() + b"\n"
+        state = {**self._allowance.state(), _ALL: self._everything.state()}
+        content = json.dumps(state).encode() + b"\n"
         try:
             replace_durably(self._path, content, 0o640)
         except OSError as e:

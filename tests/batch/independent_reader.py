@@ -27,10 +27,19 @@ class Table:
 
 
 @dataclass
+class Raw:
+    """A record of raw frames: (time, id, flags, length, bytes) of each."""
+
+    record: Record
+    frames: list[tuple[int, int, int, int, bytes]]
+
+
+@dataclass
 class Batch:
     header: Record
     footer: Record | None = None
     tables: list[Table] = field(default_factory=list)
+    raw: list[Raw] = field(default_factory=list)
     records: list[tuple[int, Record]] = field(default_factory=list)
     lost: int = 0
 
@@ -63,10 +72,19 @@ class Bytes:
             raise ValueError("a width that there is not")
         return widths
 
+    def plain_planes(self, count: int, width: int) -> list[int]:
+        """Numbers as byte planes."""
+        planes = self.take(count * width)
+        return [int.from_bytes(planes[row::count], "little") for row in range(count)]
+
     def planes(self, count: int, width: int) -> list[int]:
         """Zigzag coded numbers as byte planes."""
-        planes = self.take(count * width)
-        return [unzigzag(int.from_bytes(planes[row::count], "little")) for row in range(count)]
+        return [unzigzag(z) for z in self.plain_planes(count, width)]
+
+    def wide_column(self, count: int) -> list[int]:
+        """One byte w, then the numbers as byte planes; all zero where w is."""
+        (width,) = self.widths(1)
+        return self.plain_planes(count, width) if width else [0] * count
 
     def finish(self) -> None:
         if self.at != len(self.data):
@@ -89,6 +107,63 @@ def value(kind: str, word: int) -> int | float:
     return signed(word) if kind == "int64" else word
 
 
+def raw_frames(body: Record, room: int) -> Raw:
+    """A record of raw frames, if these take at most `room` bytes."""
+    n, count = body["n"], body["kinds"]
+    if not 1 <= n <= room // 15 or not 1 <= count <= n or not 1 <= body["resolution_ns"] <= 10**10:
+        raise ValueError("impossible sizes")
+    if not (isinstance(body["bus"], str) and isinstance(body.get("campaign", ""), str)):
+        raise TypeError("a name that is no text")
+    if body["clock"] not in ("boot", "recorded", "wall"):
+        raise ValueError("a clock that there is not")
+    data = Bytes(body["columns"])
+    ids = [data.integer(4) for _ in range(count)]
+    flags = [data.integer(1) for _ in range(count)]
+    lengths = [data.integer(2) for _ in range(count)]
+    if lengths != sorted(lengths) or n * frame_size(lengths[-1]) > room:
+        raise ValueError("lengths that cannot be")
+    steps = [signed_in_64(body["first"])]
+    for z in data.wide_column(n - 1):
+        steps.append(signed(steps[-1] + unzigzag(z) & MASK))
+    kinds = data.wide_column(n)
+    if set(kinds) != set(range(count)):
+        raise ValueError("a kind that is none, or has no frame")
+    payloads = {(kind, 0): data.take(lengths[kind]) for kind in range(count)}
+    for length in sorted(set(lengths) - {0}):
+        places = [
+            (kind, number)
+            for kind in range(count)
+            if lengths[kind] == length
+            for number in range(1, kinds.count(kind))
+        ]
+        planes = data.take(length * len(places))
+        for row, (kind, number) in enumerate(places):
+            changes = planes[row :: len(places)]
+            before = payloads[kind, number - 1]
+            payloads[kind, number] = bytes(
+                (a + b) % 256 for a, b in zip(before, changes, strict=True)
+            )
+    data.finish()
+    seen = [0] * count
+    frames = []
+    for step, kind in zip(steps, kinds, strict=True):
+        payload = payloads[kind, seen[kind]] if lengths[kind] else b""
+        seen[kind] += 1
+        time = step * body["resolution_ns"]
+        frames.append((time, ids[kind], flags[kind], lengths[kind], payload))
+    return Raw(body, frames)
+
+
+def frame_size(longest: int) -> int:
+    return 15 + (8 if longest <= 8 else max(64, longest))
+
+
+def signed_in_64(number: int) -> int:
+    if type(number) is not int or not -(2**63) <= number < 2**63:
+        raise ValueError("not an i64")
+    return number
+
+
 def unpack(data: bytes) -> Record:
     body = msgpack.unpackb(data, strict_map_key=False)
     if not isinstance(body, dict):
@@ -105,13 +180,15 @@ class Frame:
         self.rows: dict[int, int] = {}  # by schema: the number of rows of the previous table
         self.last: dict[int, list[int]] = {}  # by schema: the last row of the previous table
 
-    def chunk(self, payload: bytes) -> tuple[list[Table], list[tuple[int, Record]]]:
+    def chunk(self, payload: bytes) -> tuple[list[Table], list[Raw], list[tuple[int, Record]]]:
         unzipped = self.unzip.decompress(payload, 64 * 2**20 + 1)
         if len(unzipped) > 64 * 2**20 or self.unzip.unused_data:
             raise ValueError("more than a chunk may hold")
         content = Bytes(unzipped)
         tables: list[Table] = []
+        raw: list[Raw] = []
         records: list[tuple[int, Record]] = []
+        room = 16 * 2**20
         while content.at < len(content.data):
             kind = content.integer(1)
             body = content.take(content.integer(4))
@@ -120,9 +197,13 @@ class Frame:
                 self.schemas[schema["id"]] = schema
             elif kind == 2:
                 tables += self.samples(unpack(body))
-            elif 3 <= kind <= 10:
+            elif kind == 3:
+                raw.append(raw_frames(unpack(body), room))
+                longest = max(length for _, _, _, length, _ in raw[-1].frames)
+                room -= len(raw[-1].frames) * frame_size(longest)
+            elif 4 <= kind <= 10:
                 records.append((kind, unpack(body)))
-        return tables, records
+        return tables, raw, records
 
     def samples(self, body: Record) -> list[Table]:
         data, payload = Bytes(body["columns"]), Bytes(body.get("payload", b""))
@@ -254,11 +335,12 @@ def read(data: bytes) -> Batch:
             if frame is None:
                 batch.lost += 1
                 continue
-            tables, records = frame.chunk(payload)
+            tables, raw, records = frame.chunk(payload)
         except NOT_UNDERSTOOD:
             batch.lost += 1
             frame = None
         else:
             batch.tables += tables
+            batch.raw += raw
             batch.records += records
     return batch

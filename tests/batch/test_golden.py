@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from agent.batch import BatchReader, read_batch
-from tests.batch.golden.make import FOLDER, plain
+from agent.batch import BatchReader, read_batch, read_events, read_frames
+from tests.batch.golden.make import FOLDER, plain, plain_frames
 from tests.batch.independent_reader import read
 
-GOLDEN = sorted(FOLDER.glob("format-*.batch"))
+TABLES = FOLDER / "format-1.batch"
+FRAMES = FOLDER / "format-1-frames.batch"
 
 
 def expected_of(path: Path) -> dict[str, Any]:
@@ -18,14 +19,13 @@ def expected_of(path: Path) -> dict[str, Any]:
     return expected
 
 
-def test_there_is_a_golden_batch_of_format_1() -> None:
-    assert [path.name for path in GOLDEN] == ["format-1.batch"]
+def test_there_are_golden_batches_of_format_1() -> None:
+    assert sorted(FOLDER.glob("format-*.batch")) == [FRAMES, TABLES]
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_the_product_reads_it(path: Path) -> None:
+def test_the_product_reads_samples() -> None:
     found: dict[str, Any] = {}
-    for kind, table in BatchReader(path).records():
+    for kind, table in BatchReader(TABLES).records():
         if kind != "samples":
             continue
         signals = found.setdefault(table.message, {"time": []})
@@ -34,29 +34,84 @@ def test_the_product_reads_it(path: Path) -> None:
             raw = table.raw[name]
             values = [bytes(row) for row in raw] if raw.ndim == 2 else raw.tolist()
             signals.setdefault(name, []).extend(map(plain, values))
-    assert found == expected_of(path)
+    assert found == expected_of(TABLES)
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_the_independent_reader_reads_it(path: Path) -> None:
-    batch = read(path.read_bytes())
+def test_the_independent_reader_reads_samples() -> None:
+    batch = read(TABLES.read_bytes())
     found: dict[str, Any] = {}
     for table in batch.tables:
         signals = found.setdefault(table.schema["message"], {"time": []})
         signals["time"] += table.time
         for name, values in table.columns.items():
             signals.setdefault(name, []).extend(map(plain, values))
-    assert found == expected_of(path)
+    assert found == expected_of(TABLES)
+
+
+def test_the_product_reads_frames_and_events() -> None:
+    found: dict[str, Any] = {"frames": {}, "events": []}
+    for kind, value in BatchReader(FRAMES).records():
+        if kind == "frames":
+            where = f"{value.block.bus}/{value.campaign}/{value.block.clock}"
+            found["frames"].setdefault(where, []).extend(plain_frames(value.block))
+        elif kind == "event":
+            found["events"].append(value)
+    assert found == expected_of(FRAMES)
+
+
+def test_the_independent_reader_reads_frames_and_events() -> None:
+    batch = read(FRAMES.read_bytes())
+    found: dict[str, Any] = {"frames": {}, "events": []}
+    for raw in batch.raw:
+        record = raw.record
+        where = f"{record['bus']}/{record.get('campaign', '')}/{record['clock']}"
+        found["frames"].setdefault(where, []).extend(
+            [time, number, flags, length, data.hex()]
+            for time, number, flags, length, data in raw.frames
+        )
+    found["events"] = [record for kind, record in batch.records if kind == 4]
+    assert found == expected_of(FRAMES)
+
+
+@pytest.mark.parametrize("path", [TABLES, FRAMES], ids=lambda path: path.stem)
+def test_nothing_is_lost(path: Path) -> None:
+    batch = read(path.read_bytes())
     assert batch.lost == 0
     assert batch.footer is not None
     assert batch.footer["chunks"] == 20
 
 
+def test_the_footer_counts_frames_and_events() -> None:
+    scan = BatchReader(FRAMES).scan()
+    expected = expected_of(FRAMES)
+    frames = sum(map(len, expected["frames"].values()))
+    assert scan.footer is not None
+    assert (scan.samples, scan.footer["frames"], scan.footer["events"]) == (frames, frames, 2)
+    assert BatchReader(FRAMES).count_samples() == frames
+
+
 def test_boot_time_is_dated_by_the_good_anchor_and_recordings_keep_theirs() -> None:
-    tables = {table.message: table for table in read_batch(GOLDEN[0])}
+    tables = {table.message: table for table in read_batch(TABLES)}
     assert tables["Motor"].clock == "wall"
     assert tables["Motor"].time[0] == 10**18 - 4_000_000_000
     assert tables["Mixed"].clock == "recorded"
     assert tables["Mixed"].source == 0x21
     assert tables["Cells"].branch == "Group=2"
     assert tables["Motor"].schema.by_name["Gear"].choices == ((0, "P"), (1, "R"), (3, "D"))
+
+
+def test_frames_and_events_are_dated_as_samples_are() -> None:
+    frames = list(read_frames(FRAMES))
+    assert {(kept.block.bus, kept.block.clock) for kept in frames} == {
+        ("powertrain", "wall"),
+        ("body", "recorded"),
+    }
+    assert frames[0].block.time[0] == 10**18 - 4_000_000_000
+
+    begun, complete = read_events(FRAMES)
+    shift = 10**18 - 4_000_000_000
+    assert (begun["clock"], begun["time"], begun["last"]) == ("wall", shift + 7 * 10**9, None)
+    assert (complete["first"], complete["last"]) == (shift + 5 * 10**9, shift + 9 * 10**9)
+    assert complete["missing"] == [
+        [shift + 5 * 10**9, shift + 6 * 10**9, "no memory was left"],
+    ]

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.bench.charging import ChargingVehicle
+from agent.bench.pages import Vehicle
 from agent.bench.play import play
+from agent.bench.truck import VirtualTruck
 from agent.bench.vehicle import VirtualVehicle
 from agent.blocks import EXTENDED, FrameBlock
 from agent.bus import read_log
@@ -129,6 +132,24 @@ class TestSimulate:
         assert blocks[0].bus == "powertrain"
         result = json.loads(capsys.readouterr().out)
         assert result["frames"] == result["sent"][str(log)] == len(wanted)
+
+    @pytest.mark.parametrize(
+        ("name", "vehicle"),
+        [("car", VirtualVehicle), ("truck", VirtualTruck), ("charging", ChargingVehicle)],
+    )
+    def test_there_are_three_vehicles(
+        self, tmp_path: Path, name: str, vehicle: Callable[[int], Vehicle]
+    ) -> None:
+        log = tmp_path / "drive.log"
+
+        arguments = ("--log", str(log), "--seconds", "6", "--seed", "2")
+        assert run("simulate", "--vehicle", name, *arguments) == 0
+
+        wanted = vehicle(2).frames(6)
+        blocks = list(read_log(log))
+        assert joined(blocks, "id") == wanted.id.tobytes()
+        assert joined(blocks, "data") == wanted.data.tobytes()
+        assert {block.bus for block in blocks} == {wanted.bus}
 
     def test_flat_out_every_frame_reaches_a_reader_of_the_serial_path(
         self, tmp_path: Path, reader: list[FrameBlock]

@@ -20,7 +20,7 @@ from agent.signals import Database, Decoder
 from tests.signals.dbctext import Msg, Sig, text
 
 MS = 1_000_000
-TELEMETRY: Destination = ("telemetry", ("cloud",))
+TELEMETRY = Destination("telemetry", ("cloud",))
 
 MOTOR = Msg("Motor", 1, 8, [Sig("Speed", 0, 16), Sig("Torque", 16, 16), Sig("State", 56, 8)])
 PAGED = Msg(
@@ -68,7 +68,9 @@ def collect(
     collector, decoder = Collector(plan, ledger), Decoder.of_paths(plan.database, plan.wanted)
     kept: dict[Destination, list[SignalTable]] = {}
     for a, b in itertools.pairwise([0, *sorted(cuts), len(block)]):
-        for where, tables in collector.offer(decoder.decode(block[a:b])).items():
+        for where, rows in collector.offer(decoder.decode(block[a:b])).items():
+            tables = [each for each in rows if isinstance(each, SignalTable)]
+            assert len(tables) == len(rows)
             kept.setdefault(where, []).extend(tables)
     return kept, ledger
 
@@ -126,7 +128,9 @@ def test_frames_of_different_lengths_and_branches_are_one_series_for_a_signal_of
     slow = Campaign(name="slow", signals=["Paged.Plain"], every_ms=every, lane="event")
     other = Campaign(name="all", signals=["Paged.*", "Motor.*"])
     kept, _ = collect(plan(database, slow, other), block, sorted(cuts))
-    assert times_of(kept["event", ("cloud",)], "Plain") == first_of_each_interval(times, every)
+    assert times_of(kept[Destination("event", ("cloud",))], "Plain") == first_of_each_interval(
+        times, every
+    )
     assert times_of(kept[TELEMETRY], "Plain") == times
 
 
@@ -145,7 +149,7 @@ def test_a_campaign_has_only_its_columns_with_their_values(database: Database) -
     two = Campaign(name="two", signals=["Motor.State", "Motor.Speed"], lane="event")
     everything = Campaign(name="all", signals=["*"])
     kept, _ = collect(plan(database, two, everything), block, [7])
-    tables = kept["event", ("cloud",)]
+    tables = kept[Destination("event", ("cloud",))]
     assert {(t.names, t.campaign) for t in tables} == {(("Speed", "State"), "two")}
     assert [v for t in tables for v in t.raw["Speed"].tolist()] == [256 + i for i in range(20)]
     assert [v for t in tables for v in t.raw["State"].tolist()] == [255 - i for i in range(20)]
@@ -185,10 +189,13 @@ def test_lane_and_uplinks_make_the_destination(database: Database) -> None:
     kept, _ = collect(built, frames([(0, 1, bytes(8))]))
     both = ("cloud", "home")
     assert {where: [t.campaign for t in ts] for where, ts in kept.items()} == {
-        ("event", both): ["a", "b"],
-        ("telemetry", both): ["c"],
+        Destination("event", both): ["a", "b"],
+        Destination("telemetry", both): ["c"],
     }
-    assert Collector(built, Ledger()).destinations == [("event", both), ("telemetry", both)]
+    assert Collector(built, Ledger()).destinations == [
+        Destination("event", both),
+        Destination("telemetry", both),
+    ]
 
 
 def test_a_destination_that_has_the_block_already_is_offered_nothing(database: Database) -> None:
@@ -200,7 +207,7 @@ def test_a_destination_that_has_the_block_already_is_offered_nothing(database: D
     ledger = Ledger()
     tables = Decoder.of_paths(built.database, built.wanted).decode(frames([(0, 1, bytes(8))]))
     kept = Collector(built, ledger).offer(tables, frozenset([TELEMETRY]))
-    assert list(kept) == [("event", ("cloud",))]
+    assert list(kept) == [Destination("event", ("cloud",))]
     assert ledger.snapshot()["campaign"]["b"]["offered"] == 0
 
 

@@ -1,7 +1,7 @@
 """A spool with time that stands still until a test moves it, and samples that tell who they are.
 
 Every sample has a serial number of its own as its value, so that a test can say which arrived, and
-whether twice.
+whether twice. In the lane `raw` they are raw frames, and the number is what they carry.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.batch import BatchReader, read_batch
-from agent.blocks import SignalSchema, SignalTable, TableSchema
+from agent.batch import BatchReader, read_batch, read_frames
+from agent.blocks import FrameBlock, KeptFrames, SignalSchema, SignalTable, TableSchema
 from agent.clock import SECOND, BootNs, Quality, WallNs
 from agent.ledger import Ledger, differences
 from agent.settings import Batch, Spool
@@ -34,6 +34,26 @@ def serials(numbers: Iterable[int], schema: TableSchema = SERIALS) -> SignalTabl
     """A table whose values are these, one a row."""
     values = np.array([list(numbers)], np.uint64)
     return SignalTable(schema, values[0].astype(np.int64) * 1_000_000, {"uint64": values})
+
+
+def frames(numbers: Iterable[int]) -> KeptFrames:
+    """Frames that carry these numbers, one each."""
+    values = np.array(list(numbers), "<u8")
+    n = len(values)
+    block = FrameBlock.from_arrays(
+        bus="powertrain",
+        time=values.astype(np.int64) * 1_000_000,
+        id=np.full(n, 0x123),
+        length=np.full(n, 8),
+        data=values.view(np.uint8).reshape(n, 8),
+    )
+    return KeptFrames(block, "raw")
+
+
+def numbers_of(kept: KeptFrames) -> list[int]:
+    """What frames carry."""
+    numbers: list[int] = kept.block.data.copy().view("<u8")[:, 0].tolist()
+    return numbers
 
 
 class StillClock:
@@ -96,15 +116,15 @@ class Car:
             ledger=self.ledger,
             clock=self.clock,
             shares=shares,
-            header={"plan": "test"},
             fs=fs,
         )
-        self.store.start(keys, thread=False)
+        self.store.start(keys, {"": {"plan": "test"}}, thread=False)
 
     def add(
         self, key: StreamKey, numbers: Iterable[int], positions: Positions | None = None
     ) -> None:
-        self.store.add({key: [serials(numbers)]}, positions)
+        make = frames if key.lane == "raw" else serials
+        self.store.add({key: [make(numbers)]}, positions)
 
     def commit(self) -> None:
         self.store.commit()
@@ -149,6 +169,8 @@ def content(path: Path) -> Counter[int]:
     reader = BatchReader(path)
     scan = reader.scan()
     found = Counter(v for table in read_batch(path) for v in table.raw["Serial"].tolist())
+    for kept in read_frames(path):
+        found.update(numbers_of(kept))
     assert scan.whole
     assert scan.samples == found.total()
     return found

@@ -246,6 +246,8 @@ def _readable(path: Path) -> Counter[int]:
         for kind, table in BatchReader(path).records():
             if kind == "samples":
                 found.update(table.raw["Serial"].tolist())
+            elif kind == "frames":
+                found.update(numbers_of(table))
     return found
 
 

@@ -204,8 +204,30 @@ def test_what_was_spent_is_there_after_a_restart(tmp_path: Path) -> None:
         assert again.status()["day"]["spent_bytes"] == on_the_link(950_000)
 
     asyncio.run(main())
-    assert set(json.loads((tmp_path / FILE).read_text())) == {"day", "month"}
+    assert set(json.loads((tmp_path / FILE).read_text())) == {"day", "month", "all"}
     assert [p.name for p in tmp_path.iterdir()] == [FILE]
+
+
+def test_with_budgets_every_byte_counts_whatever_the_link(tmp_path: Path) -> None:
+    time = FakeTime()
+    time.set_wall(MAY)
+
+    async def main() -> None:
+        free = Meter(Link(metered="no"), tmp_path, time)
+        await free.spend(1000)
+        assert free.sent_today() == {"metered": 0, "any": 0}
+        free.budgeted = True
+        await free.spend(1000)
+        assert free.sent_today() == {"metered": 0, "any": on_the_link(1000)}
+        costly = Meter(Link(metered="yes"), tmp_path, time)
+        costly.budgeted = True
+        await costly.spend(500)
+        both = on_the_link(1000) + on_the_link(500)
+        assert costly.sent_today() == {"metered": on_the_link(500), "any": both}
+        time.set_wall(MAY + dt.timedelta(days=1))
+        assert costly.sent_today() == {"metered": 0, "any": 0}
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b'{"day": 3, "month": []}'])

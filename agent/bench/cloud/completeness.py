@@ -88,6 +88,8 @@ def completeness(
         "batches": len(summaries),
         "bytes": sum(s.stored.size for s in summaries),
         "samples": sum(r["samples"] for r in runs),
+        "frames": sum(s.frames for s in summaries),
+        "events": sum(s.events for s in summaries),
         "missing_samples": sum(r["missing_samples"] for r in runs),
         "evicted_samples": sum(r["evicted_samples"] for r in runs),
         "runs": runs,
@@ -202,9 +204,11 @@ def _stream(
     gaps: list[Gap] = []
     before: Summary | None = None
     count: int | None = 0
+    events: int | None = 0
     for batch in chain:
-        opening = _opening(batch)
+        opening, told = _opening(batch)
         between = None if opening is None or count is None else opening - count
+        untold = 0 if told is None or events is None else max(0, told - events)
         last = before.name.sequence if before else 0
         previous = last if batch.previous is None else min(batch.previous, batch.name.sequence - 1)
         lane, stream = batch.name.lane, batch.stream
@@ -214,10 +218,13 @@ def _stream(
             explained |= {t.batch_id: t for t in stones}
             gone = {n for t in stones for n in range(t.name.sequence, t.end + 1)}
             rest = None if between is None else between - sum(t.samples for t in stones)
+            # What was evicted may have told events, too.
+            rest_events = 0 if stones else untold
             if rest is None or rest > 0 or previous not in gone:
-                kind: Literal["missing", "empty"] = "empty" if rest == 0 else "missing"
+                nothing = rest == 0 and not rest_events
+                kind: Literal["missing", "empty"] = "empty" if nothing else "missing"
                 absent = _absent(last + 1, previous, gone | others)
-                text = sentence(absent, lane, rest, after, until)
+                text = sentence(absent, lane, rest, after, until, events=rest_events)
                 gaps.append(Gap(kind, text, lane, stream, absent, rest, after, until))
             gaps += [
                 dataclasses.replace(evicted_gap(t), stream=stream, after=after, before=until)
@@ -237,6 +244,7 @@ def _stream(
             where = [[batch.name.sequence, batch.name.sequence]]
             gaps.append(Gap("damaged", text, lane, stream, where, batch.lost_samples))
         count = None if opening is None else opening + batch.samples + batch.lost_samples
+        events = None if told is None else told + batch.events
         before = batch
     row = {
         "batches": len(chain),
@@ -253,14 +261,16 @@ def _stream(
     return gaps, row, set(explained)
 
 
-def _opening(batch: Summary) -> int | None:
-    """How many samples the stream had before this batch."""
+def _opening(batch: Summary) -> tuple[int | None, int | None]:
+    """How many samples and events the stream had before this batch."""
     for entry in batch.ledger:
         if entry.stream_samples is not None:
+            events = entry.stream_events
             if entry.at == "open":
-                return entry.stream_samples
-            return entry.stream_samples - batch.samples - batch.lost_samples
-    return None
+                return entry.stream_samples, events
+            samples = entry.stream_samples - batch.samples - batch.lost_samples
+            return samples, None if events is None else events - batch.events
+    return None, None
 
 
 def _accounts(

@@ -93,13 +93,21 @@ def verdict_of_vehicle(vehicle: str, runs: list[dict[str, Any]]) -> str:
 
 
 def sentence(
-    absent: Ranges, lane: str, samples: int | None, after: Moment | None, until: Moment | None
+    absent: Ranges,
+    lane: str,
+    samples: int | None,
+    after: Moment | None,
+    until: Moment | None,
+    *,
+    events: int = 0,
 ) -> str:
     names = [str(a) if a == b else f"{a} to {b}" for a, b in absent[:_MAX_NAMED]]
     what = ("batch " if len(names) == 1 and absent[0][0] == absent[0][1] else "batches ") + (
         ", ".join(names) or "of unknown number"
     )
     count = "" if samples is None else f" with {max(samples, 0):,} samples"
+    if events:
+        count += f"{' and' if count else ' with'} {events:,} event record{'s'[: events > 1]}"
     return f"{what} of lane {lane}{count} missing{span(after, until)}"
 
 

@@ -1,6 +1,6 @@
 """A plain page for a browser: which vehicles there are, and whether their data is complete."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,17 +15,16 @@ td.number { text-align: right; white-space: nowrap }
 """
 
 _COLUMNS = ("Vehicle", "Complete", "Batches", "Samples", "Bytes", "Last received", "Ask")
+_OF_EVENTS = ("Time", "Vehicle", "What", "Why", "Values")
+_LONGEST = 200
+"""Characters of what an event says."""
 
 
-def landing(vehicles: Sequence[Mapping[str, Any]]) -> str:
+def landing(vehicles: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> str:
     """The page at `/`; everything that came from outside is escaped."""
-    heads = "".join(f'<th scope="col">{name}</th>' for name in _COLUMNS)
-    rows = "".join(_row(v) for v in vehicles)
-    body = (
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        if vehicles
-        else "<p>No batch has arrived yet.</p>"
-    )
+    body = _table(_COLUMNS, map(_row, vehicles)) if vehicles else "<p>No batch has arrived yet.</p>"
+    if events:
+        body += f"<h2>Latest events</h2>{_table(_OF_EVENTS, map(_event, events))}"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
@@ -34,12 +33,29 @@ def landing(vehicles: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _table(columns: Iterable[str], rows: Iterable[str]) -> str:
+    heads = "".join(f'<th scope="col">{name}</th>' for name in columns)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _event(row: Mapping[str, Any]) -> str:
+    event = row["event"]
+    what = " ".join(str(event[key]) for key in ("kind", "name") if event.get(key))
+    if event.get("complete") is False:
+        what += ", not complete"
+    values = event.get("values")
+    said = "; ".join(f"{k} = {v}" for k, v in values.items()) if isinstance(values, dict) else ""
+    cells = (row["time"], row["vehicle"], what, event.get("expression") or "", said)
+    texts = (escape(str(cell)[:_LONGEST]) for cell in cells)
+    return f"<tr>{''.join(f'<td>{text}</td>' for text in texts)}</tr>"
+
+
 def _row(vehicle: Mapping[str, Any]) -> str:
     name = escape(vehicle["vehicle"])
     good = "yes" if vehicle["complete"] else "no"
     links = " ".join(
         f'<a href="/v1/vehicles/{name}/{what}">{what}</a>'
-        for what in ("completeness", "latest", "batches")
+        for what in ("completeness", "latest", "events", "batches")
     )
     numbers = "".join(
         f'<td class="number">{vehicle[key]:,}</td>' for key in ("batches", "samples", "bytes")

@@ -14,8 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from agent.batch import BatchReader
-from agent.batch.reader import dated
+from agent.batch.dated import dated
 from agent.bench.cloud.completeness import completeness
+from agent.bench.cloud.events import MOST, Events
 from agent.bench.cloud.store import Store
 from agent.bench.cloud.summary import (
     Moment,
@@ -47,6 +48,7 @@ class _Vehicle:
         self.anchors: dict[Anchor, None] = {}
         self.installs: dict[str, int] = {}
         self.latest: dict[Any, tuple[tuple[int, int, int], Value]] = {}
+        self.events = Events()
 
 
 class Catalogue:
@@ -76,6 +78,8 @@ class Catalogue:
             "batches": len(batches),
             "bytes": sum(s.size for s in batches),
             "samples": whole["samples"],
+            "frames": whole["frames"],
+            "events": whole["events"],
             "last_received": iso(batches[-1].received) if batches else None,
             "complete": whole["complete"],
             "verdict": whole["verdict"],
@@ -113,6 +117,23 @@ class Catalogue:
             key=lambda v: (v.bus, v.message, -1 if v.source is None else v.source, v.signal)
         )
         return [_value_json(v, anchors) for v in values]
+
+    def events(self, vehicle: str, limit: int = MOST) -> list[dict[str, Any]]:
+        """What happened, the newest first: each event once, as it was told last."""
+        state = self._state(vehicle)
+        with state.lock:
+            self._take_in(vehicle, state)
+            return state.events.answer(tuple(state.anchors), limit)
+
+    def newest_events(self, limit: int) -> list[dict[str, Any]]:
+        """Of all vehicles, those that can be dated."""
+        found = [
+            {"vehicle": name, **event}
+            for name in self._store.vehicles()
+            for event in self.events(name, limit)
+            if event["clock"] == "wall"
+        ]
+        return sorted(found, key=lambda event: event["time_ns"], reverse=True)[:limit]
 
     def batches(self, vehicle: str) -> list[dict[str, Any]]:
         """Every batch of a vehicle in the order of receipt."""
@@ -194,6 +215,7 @@ class Catalogue:
             state.summaries.append(summary)
             state.anchors.update(dict.fromkeys(content.anchors))
             rank = state.installs.setdefault(summary.name.install, len(state.installs))
+            state.events.add(rank, summary.name.run, stored.batch_id, content.events)
             for value in content.values:
                 order = rank, summary.name.run, value.time.ns
                 known = state.latest.get(value.key)
@@ -267,6 +289,8 @@ def _summary_json(summary: Summary, anchors: tuple[Anchor, ...]) -> dict[str, An
         "plan": summary.plan,
         "chunks": summary.chunks,
         "samples": summary.samples,
+        "frames": summary.frames,
+        "events": summary.events,
         "lost_chunks": summary.lost_chunks,
         "lost_samples": summary.lost_samples,
         "sealed": summary.sealed,

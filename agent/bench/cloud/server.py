@@ -29,6 +29,8 @@ from agent.uplink.wire import RESEND
 
 _log = logging.getLogger(__name__)
 
+_EVENTS_SHOWN: Final = 20
+"""On the page."""
 MAX_BATCH: Final = 64 << 20
 RECEIVED: Final[web.AppKey[Callable[[Outcome], None]]] = web.AppKey("received")
 """What is to be called in the event loop for a batch that became durable by another way."""
@@ -71,6 +73,7 @@ def create_app(
         ("/v1/vehicles/{vehicle}/completeness", cloud.completeness),
         ("/v1/vehicles/{vehicle}/latest", cloud.latest),
         ("/v1/vehicles/{vehicle}/batches", cloud.batches),
+        ("/v1/vehicles/{vehicle}/events", cloud.events),
         ("/v1/vehicles/{vehicle}/samples", cloud.samples),
     ):
         app.router.add_get(path, handler)
@@ -175,8 +178,11 @@ class _Cloud:
 
     async def page(self, request: web.Request) -> web.Response:
         vehicles = await asyncio.to_thread(self._catalogue.vehicles)
+        events = await asyncio.to_thread(self._catalogue.newest_events, _EVENTS_SHOWN)
         headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-        return web.Response(text=landing(vehicles), content_type="text/html", headers=headers)
+        return web.Response(
+            text=landing(vehicles, events), content_type="text/html", headers=headers
+        )
 
     async def health(self, request: web.Request) -> web.Response:
         return as_json({"status": "ok", "agent": __version__})
@@ -201,6 +207,11 @@ class _Cloud:
         vehicle = await self._known(request)
         batches = await asyncio.to_thread(self._catalogue.batches, vehicle)
         return as_json({"vehicle": vehicle, "batches": batches})
+
+    async def events(self, request: web.Request) -> web.Response:
+        vehicle = await self._known(request)
+        events = await asyncio.to_thread(self._catalogue.events, vehicle)
+        return as_json({"vehicle": vehicle, "events": events})
 
     async def samples(self, request: web.Request) -> web.Response:
         vehicle, query = await self._known(request), request.query

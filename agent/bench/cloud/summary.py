@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.batch import BatchReader
+from agent.batch.dated import dated_event
 from agent.batch.reader import unpack_anchor
 from agent.bench.cloud.store import Stored, is_batch_id
-from agent.blocks import SignalSchema, SignalTable, TimeBase
+from agent.blocks import KeptFrames, SignalSchema, SignalTable, TimeBase
 from agent.clock import SECOND, Anchor, BootNs, best_anchor
 
 _FOLDED = 100_000
@@ -86,6 +87,7 @@ class LedgerEntry:
     final: bool
     boot: BootNs
     stream_samples: int | None
+    stream_events: int | None
     uplinks: Mapping[str, Mapping[str, int]]
 
 
@@ -99,6 +101,14 @@ class Tombstone:
     samples: int
     reason: str
     uplink: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToldEvent:
+    """An event record as it was written: its `time` is a number, its `clock` one that there is."""
+
+    value: Mapping[str, Any]
+    boot_id: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,6 +144,9 @@ class Summary:
     recovered: bool
     chunks: int
     samples: int
+    """With raw frames, each of which counts as one."""
+    frames: int
+    events: int
     lost_chunks: int
     lost_samples: int
     """Samples of which the footer tells and that cannot be read."""
@@ -150,6 +163,7 @@ class Content:
     summary: Summary
     anchors: tuple[Anchor, ...]
     values: tuple[Value, ...]
+    events: tuple[ToldEvent, ...]
 
 
 def summarise(stored: Stored) -> Content:
@@ -168,10 +182,18 @@ def summarise(stored: Stored) -> Content:
         anchors += found if isinstance(found, list) else []
     ledger: list[LedgerEntry] = []
     tombstones: list[Tombstone] = []
+    events: list[ToldEvent] = []
+    count = 0
     newest = _Newest(boot_id)
     for kind, value in reader.records():
         if kind == "samples":
             newest.add(value)
+        elif kind == "frames":
+            newest.add_frames(value)
+        elif kind == "event":
+            count += 1
+            if dated_event(value, None) is not None:
+                events.append(ToldEvent(value, boot_id))
         elif kind == "ledger":
             ledger.append(_ledger(value))
         elif kind == "anchor":
@@ -192,6 +214,8 @@ def summarise(stored: Stored) -> Content:
         recovered=scan.recovered,
         chunks=scan.chunks,
         samples=newest.samples,
+        frames=newest.frames,
+        events=count,
         lost_chunks=reader.lost_chunks,
         lost_samples=max(0, (_count(scan.samples) or 0) - newest.samples),
         first=first,
@@ -200,15 +224,16 @@ def summarise(stored: Stored) -> Content:
         tombstones=tuple(tombstones),
     )
     whole = tuple(a for a in map(unpack_anchor, anchors) if a is not None)
-    return Content(summary, whole, newest.values())
+    return Content(summary, whole, newest.values(), tuple(events))
 
 
 class _Newest:
-    """The last row of each schema of a file, its samples, and the times that it spans."""
+    """The last row of each schema of a file, how much is in it, and the times that it spans."""
 
     def __init__(self, boot_id: str) -> None:
         self._boot_id = boot_id
         self.samples = 0
+        self.frames = 0
         self._rows: dict[int, tuple[int, SignalTable]] = {}
         self._spans: dict[TimeBase, tuple[int, int]] = {}
 
@@ -217,13 +242,22 @@ class _Newest:
             return
         self.samples += table.samples
         first, last = int(table.time.min()), int(table.time.max())
-        span = self._spans.get(table.clock, (first, last))
-        self._spans[table.clock] = min(first, span[0]), max(last, span[1])
+        self._widen(table.clock, first, last)
         # A reader gives all tables of one schema the same object, which the row keeps alive.
         known = self._rows.get(id(table.schema))
         if known is None or known[0] <= last:
             row = len(table) - 1 - int(table.time[::-1].argmax())
             self._rows[id(table.schema)] = (last, table.take(slice(row, row + 1)))
+
+    def add_frames(self, kept: KeptFrames) -> None:
+        block = kept.block
+        self.samples += len(block)
+        self.frames += len(block)
+        self._widen(block.clock, int(block.time.min()), int(block.time.max()))
+
+    def _widen(self, clock: TimeBase, first: int, last: int) -> None:
+        span = self._spans.get(clock, (first, last))
+        self._spans[clock] = min(first, span[0]), max(last, span[1])
 
     def span(self) -> tuple[Moment, Moment] | tuple[None, None]:
         """The first and the last time; boot time where both kinds occur in one batch."""
@@ -300,6 +334,8 @@ def _stream(value: Any) -> str:
 
 def _ledger(value: Mapping[str, Any]) -> LedgerEntry:
     stream = value.get("stream")
+    told = stream if isinstance(stream, dict) else {}
+    samples = _count(told.get("samples"))
     run = value.get("run")
     accounts = run.get("uplink") if isinstance(run, dict) else None
     uplinks: dict[str, dict[str, int]] = {}
@@ -310,7 +346,9 @@ def _ledger(value: Mapping[str, Any]) -> LedgerEntry:
         at=_text(value.get("at")),
         final=value.get("final") is True,
         boot=BootNs(_count(value.get("boot")) or 0),
-        stream_samples=_count(stream.get("samples")) if isinstance(stream, dict) else None,
+        stream_samples=samples,
+        # Where there were none, the key is absent.
+        stream_events=None if samples is None else _count(told.get("events", 0)),
         uplinks=uplinks,
     )
 

@@ -1,4 +1,4 @@
-"""Writes a golden batch and what is in it, once for each released format number.
+"""Writes golden batches and what is in them, once for each released format number and record.
 
     python -m tests.batch.golden.make
 
@@ -15,7 +15,20 @@ import numpy as np
 
 from agent.batch import BatchWriter
 from agent.batch.format import FORMAT, Record
-from agent.blocks import SignalSchema, SignalTable, TableSchema
+from agent.blocks import (
+    ERROR,
+    EXTENDED,
+    FD_BIT_RATE_SWITCH,
+    FD_FRAME,
+    REMOTE,
+    SENT,
+    Event,
+    FrameBlock,
+    KeptFrames,
+    SignalSchema,
+    SignalTable,
+    TableSchema,
+)
 
 FOLDER = Path(__file__).parent
 SECOND = 1_000_000_000
@@ -93,23 +106,125 @@ def plain(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
+IDS = (0x123, EXTENDED | 0x18FEF100, 0x123, REMOTE | 0x200, ERROR | 0x4, EXTENDED | 0x1ABCDE, 0x7FF)
+LENGTHS = (8, 8, 3, 8, 8, 24, 0)
+FLAGS = (0, SENT, 0, 0, 0, FD_FRAME | FD_BIT_RATE_SWITCH, 0)
+"""Of the frames, in turn."""
+
+
+def frames(chunk: int) -> list[KeptFrames]:
+    """What goes into one chunk: two campaigns and two clocks, counters and constants."""
+    n = 3 + chunk % 9
+    turn = (np.arange(n) + 5 * chunk) % len(IDS)
+    length = np.array(LENGTHS, np.uint16)[turn]
+    data = ((np.arange(64) + 3) * (np.arange(n)[:, None] // 2 + chunk) % 256).astype(np.uint8)
+    data[(np.arange(64) >= length[:, None]) | (turn == 3)[:, None]] = 0
+    time = chunk * SECOND + np.cumsum(np.arange(n) * 123_456)
+    time[n // 2] -= 400_000  # not in the order of time
+    block = FrameBlock.from_arrays(
+        bus="powertrain",
+        time=time,
+        id=np.array(IDS, np.uint32)[turn],
+        length=length,
+        flags=np.array(FLAGS, np.uint8)[turn],
+        data=data,
+    )
+    made = [KeptFrames(block, "raw")]
+    if chunk % 4 == 1:
+        short = block[length <= 8]
+        made.append(
+            KeptFrames(
+                FrameBlock.from_arrays(
+                    bus="body",
+                    time=1_700_000_000 * SECOND + short.time,
+                    id=short.id,
+                    length=short.length,
+                    flags=short.flags,
+                    data=short.data[:, :8],
+                    clock="recorded",
+                )
+            )
+        )
+    return made
+
+
+def event(*, complete: bool) -> Event:
+    return Event(
+        {
+            "kind": "trigger",
+            "id": "6f1b7f0e-hot-7000000000",
+            "name": "hot",
+            "campaign": "raw",
+            "time": 7 * SECOND,
+            "clock": "boot",
+            "first": 5 * SECOND,
+            "last": 9 * SECOND if complete else None,
+            "complete": complete,
+            "expression": "Temperature > 55 for 5 s",
+            "values": {"powertrain.Motor.Temperature": 55.5, "Gear": "D"},
+            "missing": [[5 * SECOND, 6 * SECOND, "no memory was left"]],
+        }
+    )
+
+
+def plain_frames(block: FrameBlock) -> list[list[Any]]:
+    """Of each: time as it is kept, id, flags, length, bytes as hex."""
+    columns = (block.time // 1000 * 1000, block.id, block.flags, block.length)
+    return [
+        [time, number, flags, length, bytes(row[:length]).hex()]
+        for time, number, flags, length, row in zip(
+            *(column.tolist() for column in columns), block.data, strict=True
+        )
+    ]
+
+
+def header(sequence: int) -> dict[str, Any]:
+    return {
+        "batch_id": f"00112233445566aa-7-telemetry-{sequence}",
+        "vehicle": "golden",
+        "install": "00112233445566aa",
+        "run": 7,
+        "lane": "telemetry",
+        "sequence": sequence,
+        "stream": "telemetry/cloud",
+        "previous": sequence - 1,
+        "uplinks": ["cloud"],
+        "boot_id": BOOT,
+        "anchors": [{"boot_id": BOOT, "boot": 5, "wall": 9, "quality": "unsynchronised"}],
+    }
+
+
+def write_frames(path: Path) -> None:
+    expected: dict[str, Any] = {"frames": {}, "events": []}
+    with BatchWriter(path, **header(4)) as writer:
+        for chunk in range(20):
+            for kept in frames(chunk):
+                writer.add(kept)
+                where = f"{kept.block.bus}/{kept.campaign}/{kept.block.clock}"
+                expected["frames"].setdefault(where, []).extend(plain_frames(kept.block))
+            if chunk in (7, 9):
+                told = event(complete=chunk == 9)
+                writer.add(told)
+                expected["events"].append(told.value)
+            if chunk == 4:
+                writer.record(
+                    Record.ANCHOR,
+                    {"boot_id": BOOT, "boot": 4 * SECOND, "wall": 10**18, "quality": "ntp"},
+                )
+            writer.flush()
+    path.with_suffix(".json").write_text(json.dumps(expected, indent=None) + "\n")
+
+
 def main() -> None:
-    path = FOLDER / f"format-{FORMAT}.batch"
+    for name, write in (("", write_tables), ("-frames", write_frames)):
+        path = FOLDER / f"format-{FORMAT}{name}.batch"
+        if not path.exists():
+            write(path)
+
+
+def write_tables(path: Path) -> None:
     expected: dict[str, Any] = {}
-    with BatchWriter(
-        path,
-        batch_id="00112233445566aa-7-telemetry-3",
-        vehicle="golden",
-        install="00112233445566aa",
-        run=7,
-        lane="telemetry",
-        sequence=3,
-        stream="telemetry/cloud",
-        previous=2,
-        uplinks=["cloud"],
-        boot_id=BOOT,
-        anchors=[{"boot_id": BOOT, "boot": 5, "wall": 9, "quality": "unsynchronised"}],
-    ) as writer:
+    with BatchWriter(path, **header(3)) as writer:
         for chunk in range(20):
             for table in tables(chunk):
                 writer.add(table)

@@ -1,0 +1,436 @@
+"""What every condition can be in a span, all at once.
+
+Numbers are intervals with two flags, whether they can be known and unknown. The sum of two
+intervals, for instance, has the sums of their ends as ends: rounding keeps the order, so no value
+lies outside. Conditions are three bits: can be false (1), unknown (2), true (4).
+
+Expressions of one kind and level are one call, so the number of calls depends on how deep
+conditions are, and not on how many there are.
+
+A window lies within all values since a while: those of two periods, each as long as the window or
+longer, of which the older is dropped when the newer is full.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.blocks import Float64, Int64
+from agent.clock import SECOND
+from agent.collect.evaluate.hull import Bools, Hull, Hulls
+from agent.collect.evaluate.program import Program
+from agent.collect.evaluate.span import Span
+from agent.collect.evaluate.state import Memory
+from agent.collect.evaluate.windows import MAX_SAMPLES
+from agent.collect.expression.tree import (
+    Arithmetic,
+    Both,
+    Changed,
+    Compare,
+    Edge,
+    Either,
+    For,
+    Function,
+    Missing,
+    Not,
+    Number,
+    Previous,
+    RawIs,
+    Truth,
+    Valid,
+    Window,
+)
+
+CAN_BE_FALSE, CAN_BE_UNKNOWN, CAN_BE_TRUE = 1, 2, 4
+ANYTHING = 7
+
+_SLACK = 1e-9
+"""Relative; means and rates are off by far less."""
+
+Bits = NDArray[np.uint8]
+Places = NDArray[np.intp]
+
+
+def _table() -> Bits:
+    """For `and`, `or` and `not` (0, 1, 2), and what both operands can be: what comes out."""
+    table = np.zeros((3, 8, 8), np.uint8)
+    for a in range(8):
+        for b in range(8):
+            for x in (v for v in range(3) if a >> v & 1):
+                for y in (v for v in range(3) if b >> v & 1):
+                    for operator, value in enumerate((min(x, y), max(x, y), 2 - x)):
+                        table[operator, a, b] |= 1 << value
+    return table
+
+
+_TABLE = _table()
+_OPERATOR = {Both: 0, Either: 1, Not: 2}
+
+
+class Bounds:
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._hulls = Hulls(program)
+        self._find_numbers()
+        self._find_leaves()
+        self._find_levels()
+        self._windows = _Windows(program)
+        timers = [*program.of_type(For), *program.of_type(Edge)]
+        self._timers = np.array(timers, np.intp)
+        self._timed = np.array([program.condition_parts[p][0] for p in timers], np.intp)
+        self._roots = np.unique(np.array(program.roots, np.intp))
+
+    def _find_numbers(self) -> None:
+        program = self._program
+        constants: list[tuple[int, float]] = []
+        previous: list[tuple[int, int]] = []
+        level = [0] * len(program.numbers)
+        steps: dict[tuple[int, str], list[tuple[int, int, int]]] = defaultdict(list)
+        for place, node in enumerate(program.numbers):
+            below = program.number_parts[place]
+            match node:
+                case Number():
+                    constants.append((place, float(node.value)))
+                case Previous():
+                    previous.append((place, below[0]))
+                case Arithmetic() | Function():
+                    level[place] = 1 + max(level[p] for p in below)
+                    name = node.operator if isinstance(node, Arithmetic) else node.name
+                    steps[level[place], name].append((place, below[0], below[-1]))
+        self._constants = np.array([p for p, _ in constants], np.intp)
+        self._values = np.array([v for _, v in constants], np.float64)
+        self._previous = _columns(previous, 2)
+        self._steps = [(name, _columns(rows, 3)) for (_, name), rows in sorted(steps.items())]
+
+    def _find_leaves(self) -> None:
+        program = self._program
+        compares: dict[str, list[tuple[int, int, int]]] = {o: [] for o in ("<", "<=", "==", "!=")}
+        raws: list[tuple[int, int, int]] = []
+        sure: list[tuple[int, int, bool]] = []
+        codes: list[tuple[int]] = []
+        valid, meaning, missing, changed = [], [], [], []
+        for place, node in enumerate(program.conditions):
+            below = program.condition_parts[place]
+            match node:
+                case Compare(operator=">" | ">="):
+                    compares[node.operator.replace(">", "<")].append((place, below[1], below[0]))
+                case Compare():
+                    compares[node.operator].append((place, below[0], below[1]))
+                case RawIs():
+                    schema = program.signals[below[0]].schema
+                    limited = schema.kind == "int64" or (
+                        schema.kind == "uint64" and schema.bits < 64
+                    )
+                    sure.append((place, below[0], limited and node.mask is None))
+                    raws += [
+                        (len(sure) - 1, below[0], r) for r in node.raws if -(1 << 63) <= r < 1 << 63
+                    ]
+                case Valid(meaning="valid"):
+                    valid.append((place, below[0]))
+                case Valid():
+                    of = program.signals[below[0]].schema.codes
+                    meaning.append((place, below[0]))
+                    codes += [(place,)] if of else []
+                case Missing():
+                    missing.append((place, below[0], node.duration_ns))
+                case Changed():
+                    changed.append((place, below[0]))
+        self._compares = {name: _columns(rows, 3) for name, rows in compares.items()}
+        self._sure = _columns(sure, 3)
+        self._raws = _columns(raws, 3)
+        self._valid, self._meaning = _columns(valid, 2), _columns(meaning, 2)
+        self._coded = _columns(codes, 1)
+        self._missing, self._changed = _columns(missing, 3), _columns(changed, 2)
+
+    def _find_levels(self) -> None:
+        program = self._program
+        level = [0] * len(program.conditions)
+        logic: dict[int, list[tuple[int, int, int, int]]] = defaultdict(list)
+        fors: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        edges: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        truths = []
+        for place, node in enumerate(program.conditions):
+            below = program.condition_parts[place]
+            if isinstance(node, Both | Either | Not | For | Edge):
+                level[place] = 1 + max(level[p] for p in below)
+            match node:
+                case Truth():
+                    truths.append((place, CAN_BE_TRUE if node.value else CAN_BE_FALSE))
+                case Both() | Either() | Not():
+                    row = (place, _OPERATOR[type(node)], below[0], below[-1])
+                    logic[level[place]].append(row)
+                case For():
+                    fors[level[place]].append((place, below[0], node.duration_ns))
+                case Edge():
+                    edges[level[place]].append((place, below[0]))
+        self._truths = _columns(truths, 2)
+        self._levels = [
+            (_columns(logic[n], 4), _columns(fors[n], 3), _columns(edges[n], 2))
+            for n in range(1, max(level, default=0) + 1)
+        ]
+        numbers = {place: i for i, place in enumerate(program.of_type(For))}
+        self._for_number = np.zeros(len(program.conditions), np.intp)
+        self._for_number[list(numbers)] = list(numbers.values())
+        self._edge_number = np.zeros(len(program.conditions), np.intp)
+        places = program.of_type(Edge)
+        self._edge_number[places] = np.arange(len(places))
+
+    def possible(self, memory: Memory, span: Span) -> Bits:
+        """uint8[conditions]: what each can be at some moment from the span's begin to its end."""
+        hull = self._hulls.of(memory.base, span)
+        bits = np.zeros(len(self._program.conditions), np.uint8)
+        self._compare(bits, *self._intervals(memory, span, hull))
+        self._leaves(bits, memory, span, hull)
+        self._join(bits, memory, span)
+        return bits
+
+    def wanted(self, bits: Bits) -> list[int]:
+        """Conditions to evaluate: whose truth may change, or on which a timer or an edge hangs."""
+        of = bits[self._roots]
+        roots = self._roots[(of > CAN_BE_TRUE)]
+        operands = bits[self._timed]
+        timers = self._timers[(operands & (operands - 1)) != 0]
+        return [*roots.tolist(), *timers.tolist()]
+
+    # Numbers
+
+    def _intervals(
+        self, memory: Memory, span: Span, hull: Hull
+    ) -> tuple[Float64, Float64, Bools, Bools]:
+        n, slots = len(self._program.numbers), len(hull.low)
+        low, high = np.zeros(n), np.zeros(n)
+        known, unknown = np.ones(n, bool), np.zeros(n, bool)
+        low[:slots], high[:slots] = hull.low, hull.high
+        known[:slots], unknown[:slots] = hull.known, hull.unknown
+        low[self._constants] = high[self._constants] = self._values
+        unknown[self._constants] = np.isnan(self._values)
+        self._windows.look(memory, span, hull, (low, high, unknown))
+        place, slot = self._previous
+        if len(place):
+            before = memory.base.previous[slot]
+            low[place], high[place] = np.fmin(before, low[slot]), np.fmax(before, high[slot])
+            known[place] = known[slot] | ~np.isnan(before)
+            only_before = ~known[slot]
+            low[place[only_before]] = before[only_before]
+            high[place[only_before]] = before[only_before]
+            unknown[place] = unknown[slot] | np.isnan(before)
+        for name, (place, a, b) in self._steps:
+            known[place] = known[a] & known[b]
+            unknown[place] = unknown[a] | unknown[b]
+            ends = _ends(name, low[a], high[a], low[b], high[b])
+            least, greatest = np.minimum.reduce(ends), np.maximum.reduce(ends)
+            odd = ~(np.isfinite(least) & np.isfinite(greatest))
+            if name == "/":
+                odd |= (low[b] <= 0) & (high[b] >= 0)
+            # Beyond all doubles, or divided by 0: it may be anything, and NaN is unknown.
+            low[place] = np.where(odd, -np.inf, least)
+            high[place] = np.where(odd, np.inf, greatest)
+            unknown[place] |= odd
+        return low, high, known, unknown
+
+    def _compare(
+        self, bits: Bits, low: Float64, high: Float64, known: Bools, unknown: Bools
+    ) -> None:
+        for operator, (place, a, b) in self._compares.items():
+            if not len(place):
+                continue
+            if operator == "<":
+                can, cannot = low[a] < high[b], high[a] >= low[b]
+            elif operator == "<=":
+                can, cannot = low[a] <= high[b], high[a] > low[b]
+            else:
+                can = (low[a] <= high[b]) & (low[b] <= high[a])
+                cannot = (low[a] != high[b]) | (low[b] != high[a])
+                if operator == "!=":
+                    can, cannot = cannot, can
+            both = known[a] & known[b]
+            _set(bits, place, cannot & both, can & both, unknown[a] | unknown[b])
+
+    # Conditions of signals
+
+    def _leaves(self, bits: Bits, memory: Memory, span: Span, hull: Hull) -> None:
+        base = memory.base
+        bits[self._truths[0]] = self._truths[1]
+        self._raw_is(bits, base.seen, hull)
+        place, slot = self._valid
+        _set(bits, place, hull.unknown[slot], hull.known[slot])
+        place, slot = self._meaning
+        bits[place] = CAN_BE_FALSE
+        bits[self._coded[0]] = ANYTHING - CAN_BE_UNKNOWN
+        quiet = ~hull.unknown[slot]
+        bits[place[quiet]] = CAN_BE_FALSE
+        place, slot, duration = self._missing
+        since = base.time[slot] + duration
+        was = since <= span.begin
+        _set(bits, place, ~was | hull.touched[slot], was | (since <= span.end))
+        place, slot = self._changed
+        now = base.changed[slot]
+        _set(bits, place, np.ones(len(place), bool), now | ~hull.constant[slot])
+
+    def _raw_is(self, bits: Bits, seen: Bools, hull: Hull) -> None:
+        place, slot, limited = self._sure
+        if not len(place):
+            return
+        number, raw_slot, raw = self._raws
+        within = (raw >= hull.least[raw_slot]) & (raw <= hull.greatest[raw_slot])
+        can = np.zeros(len(place), bool)
+        can[number[within]] = True
+        constant = hull.least[slot] == hull.greatest[slot]
+        vague = limited == 0
+        present = seen[slot] | hull.touched[slot]
+        _set(
+            bits,
+            place,
+            (vague | ~(can & constant)) & present,
+            (vague | can) & present,
+            ~seen[slot],
+        )
+
+    # Conditions of conditions
+
+    def _join(self, bits: Bits, memory: Memory, span: Span) -> None:
+        for logic, fors, edges in self._levels:
+            place, operator, a, b = logic
+            bits[place] = _TABLE[operator, bits[a], bits[b]]
+            place, of, duration = fors
+            if len(place):
+                number = self._for_number[place]
+                holds, on = memory.holds[number], memory.since[number] + duration
+                steady = bits[of] == CAN_BE_TRUE
+                never = (bits[of] & CAN_BE_TRUE) == 0
+                was = holds & (on <= span.begin)
+                can = (holds & (on <= span.end)) | (duration < span.end - span.begin)
+                _set(bits, place, ~(was & steady), np.where(steady, holds & (on <= span.end), can))
+                bits[place[never]] = CAN_BE_FALSE
+            place, of = edges
+            if len(place):
+                one = (bits[of] & (bits[of] - 1)) == 0
+                fired = memory.fired[self._edge_number[place]]
+                _set(bits, place, np.ones(len(place), bool), fired | ~one)
+
+    def remember(self, memory: Memory) -> None:
+        """Begin anew with what is held of windows."""
+        self._windows.remember(memory)
+
+
+def _set(bits: Bits, place: Places, no: Bools, yes: Bools, unknown: Bools | None = None) -> None:
+    found = no * np.uint8(CAN_BE_FALSE) + yes * np.uint8(CAN_BE_TRUE)
+    if unknown is not None:
+        found += unknown * np.uint8(CAN_BE_UNKNOWN)
+    bits[place] = found
+
+
+def _columns(rows: Iterable[tuple[int, ...]], width: int) -> Int64:
+    return np.array(list(rows), np.int64).reshape(-1, width).T.copy()
+
+
+def _ends(name: str, a: Float64, b: Float64, c: Float64, d: Float64) -> tuple[Float64, ...]:
+    """Among which the ends lie of what [a, b] and [c, d] give; one operand stands twice."""
+    match name:
+        case "+":
+            return a + c, b + d
+        case "-":
+            return a - d, b - c
+        case "*":
+            return a * c, a * d, b * c, b * d
+        case "/":
+            return a / c, a / d, b / c, b / d
+        case "negative":
+            return -b, -a
+    both = np.abs(a), np.abs(b)
+    return np.where((a <= 0) & (b >= 0), 0.0, np.minimum(*both)), np.maximum(*both)
+
+
+class _Windows:
+    """What windows can say."""
+
+    def __init__(self, program: Program) -> None:
+        rows = [
+            (place, program.number_parts[place][0], node.duration_ns, node.name)
+            for place, node in enumerate(program.numbers)
+            if isinstance(node, Window)
+        ]
+        self._place = np.array([r[0] for r in rows], np.intp)
+        self._slot = np.array([r[1] for r in rows], np.intp)
+        self._duration = np.array([r[2] for r in rows], np.int64)
+        names = np.array([r[3] for r in rows], "U8")
+        self._mean, self._delta = names == "mean", names == "delta"
+        self._counts = np.flatnonzero(names == "count").tolist()
+        self._rates = np.flatnonzero(names == "rate").tolist()
+        self._offset = np.array([abs(float(program.signals[r[1]].schema.offset)) for r in rows])
+        self._began: Int64 = np.zeros(len(rows), np.int64)
+        self._empty = (np.full(len(rows), np.inf), np.full(len(rows), -np.inf))
+        self._older = self._newer = self._empty
+
+    def remember(self, memory: Memory) -> None:
+        """All that is held becomes the older period at the next look."""
+        low, high = (end.copy() for end in self._empty)
+        for number, slot in enumerate(self._slot.tolist()):
+            values = memory.histories[slot].values
+            if len(values):
+                low[number], high[number] = values.min(), values.max()
+        self._older, self._newer = self._empty, (low, high)
+        self._began = np.full(len(self._slot), np.iinfo(np.int64).min // 2)
+
+    def look(
+        self, memory: Memory, span: Span, hull: Hull, into: tuple[Float64, Float64, Bools]
+    ) -> None:
+        if not len(self._place):
+            return
+        slot, duration = self._slot, self._duration
+        full = span.begin - self._began >= duration
+        self._older = _either(full, self._newer, self._older)
+        self._newer = _either(full, self._empty, self._newer)
+        self._began = np.where(full, span.begin, self._began)
+        self._add(hull)
+        low = np.minimum(self._older[0], self._newer[0])
+        high = np.maximum(self._older[1], self._newer[1])
+        slack = _SLACK * (np.maximum(np.abs(low), np.abs(high)) + self._offset)
+        reach = high - low
+        low, high = (
+            np.where(self._delta, -reach, np.where(self._mean, low - slack, low)),
+            np.where(self._delta, reach, np.where(self._mean, high + slack, high)),
+        )
+        unknown = memory.base.valid_time[slot] + duration <= span.end
+        for number in self._counts:
+            low[number], high[number] = self._count(memory, span, number)
+            unknown[number] = False
+        for number in self._rates:
+            most, unknown[number] = self._rate(memory, span, number, float(reach[number]))
+            low[number], high[number] = -most, most
+        odd = ~(np.isfinite(low) & np.isfinite(high))
+        into[0][self._place] = np.where(odd, -np.inf, low)
+        into[1][self._place] = np.where(odd, np.inf, high)
+        into[2][self._place] = unknown | odd
+
+    def _add(self, hull: Hull) -> None:
+        here = hull.touched[self._slot] & hull.known[self._slot]
+        low = np.where(here, hull.low[self._slot], np.inf)
+        high = np.where(here, hull.high[self._slot], -np.inf)
+        self._newer = np.minimum(self._newer[0], low), np.maximum(self._newer[1], high)
+
+    def _count(self, memory: Memory, span: Span, number: int) -> tuple[int, int]:
+        slot, duration = int(self._slot[number]), int(self._duration[number])
+        time = memory.histories[slot].time
+        now, staying, oldest = np.searchsorted(
+            time, (span.begin, span.end - duration, span.begin - duration), "right"
+        ).tolist()
+        return min(max(now - staying, 0), MAX_SAMPLES), min(len(time) - oldest, MAX_SAMPLES)
+
+    def _rate(self, memory: Memory, span: Span, number: int, reach: float) -> tuple[float, bool]:
+        """The greatest rate, up or down, and whether it can be unknown."""
+        slot, duration = int(self._slot[number]), int(self._duration[number])
+        time = memory.histories[slot].time
+        now, staying = np.searchsorted(time, (span.begin, span.end - duration), "right").tolist()
+        lasted = int(time[now - 1] - time[staying]) if now > staying else 0
+        if lasted <= 0 or len(time) > MAX_SAMPLES:
+            return np.inf, True
+        return reach / (lasted / SECOND) * (1 + _SLACK), False
+
+
+def _either(
+    which: Bools, a: tuple[Float64, Float64], b: tuple[Float64, Float64]
+) -> tuple[Float64, Float64]:
+    return np.where(which, a[0], b[0]), np.where(which, a[1], b[1])

@@ -1,0 +1,271 @@
+"""Conditions moment by moment: the series of every expression that is needed, each made once."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.blocks import Float64, Int64
+from agent.collect.evaluate.program import Program
+from agent.collect.evaluate.series import (
+    FALSE,
+    FOREVER,
+    TRUE,
+    UNKNOWN,
+    Joiner,
+    Series,
+    Truths,
+    after,
+    moments,
+    runs,
+)
+from agent.collect.evaluate.span import Column, Span
+from agent.collect.evaluate.state import Memory
+from agent.collect.expression.tree import (
+    Arithmetic,
+    Both,
+    Changed,
+    Compare,
+    Condition,
+    Edge,
+    Either,
+    For,
+    Function,
+    Missing,
+    Not,
+    Number,
+    Previous,
+    RawIs,
+    Signal,
+    Truth,
+    Valid,
+    Window,
+)
+
+_ARITHMETIC = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
+_COMPARE = {
+    "<": np.less,
+    "<=": np.less_equal,
+    ">": np.greater,
+    ">=": np.greater_equal,
+    "==": np.equal,
+    "!=": np.not_equal,
+}
+_MEANINGS = {"not available": 1, "error": 2}  # as agent.blocks.MEANINGS
+_FEW_RAWS = 8
+_ONLY = {1: FALSE, 2: UNKNOWN, 4: TRUE}
+"""Bits of what is possible (agent.collect.evaluate.bounds), where it is one thing only."""
+
+
+class Exact:
+    """Evaluates conditions in a span, and brings timers and edges to its end."""
+
+    def __init__(
+        self, program: Program, memory: Memory, span: Span, possible: NDArray[np.uint8] | None
+    ) -> None:
+        self._program = program
+        self._memory = memory
+        self._span = span
+        self._possible = possible
+        self._asked: set[int] = set()
+        self._joiner = Joiner()
+        self._numbers: dict[int, Series] = {}
+        self._conditions: dict[int, Series] = {}
+        self._within = (span.begin, span.end)
+        self.fired = np.zeros_like(memory.fired)
+        """Which edges there are at just the last moment."""
+
+    def evaluate(self, wanted: Iterable[int]) -> None:
+        """Make the series of conditions, and of what they are made of."""
+        numbers: set[int] = set()
+        needed: set[int] = set()
+        stack = list(wanted)
+        # A timer goes on, even where it surely does not run out.
+        self._asked = set(stack)
+        while stack:
+            place = stack.pop()
+            if place in needed:
+                continue
+            needed.add(place)
+            if self._constant(place) is not None:
+                continue
+            node, below = self._program.conditions[place], self._program.condition_parts[place]
+            if isinstance(node, Compare):
+                numbers.update(below)
+            elif isinstance(node, Both | Either | Not | For | Edge):
+                stack += below
+        stack = list(numbers)
+        while stack:
+            more = set(self._program.number_parts[stack.pop()]) - numbers
+            numbers |= more
+            stack += more
+        for place in sorted(numbers):  # parts come before what is made of them
+            self._numbers[place] = self._number(place)
+        for place in sorted(needed):
+            self._conditions[place] = self._condition(place)
+
+    def truths(self, place: int) -> tuple[Int64, NDArray[np.bool_]]:
+        """Times, and whether an evaluated condition is true from each on."""
+        series = self._conditions[place]
+        return series.times, series.values == TRUE
+
+    def _constant(self, place: int) -> int | None:
+        if self._possible is None or place in self._asked:
+            return None
+        return _ONLY.get(int(self._possible[place]))
+
+    # Numbers
+
+    def _number(self, place: int) -> Series:
+        node, below = self._program.numbers[place], self._program.number_parts[place]
+        match node:
+            case Signal():
+                column = self._span.column(place)
+                return Series(column.stamps.times, column.last_of_each(column.values))
+            case Number():
+                return Series(self._span.origin.times, np.array([node.value], np.float64))
+            case Arithmetic():
+                times, left, right = self._joiner.join(*(self._numbers[p] for p in below))
+                values: Float64 = _ARITHMETIC[node.operator](left, right)
+                if node.operator == "/":
+                    values = np.where(right == 0, np.nan, values)
+                return Series(times, values)
+            case Function():
+                of = self._numbers[below[0]]
+                return Series(of.times, np.abs(of.values) if node.name == "abs" else -of.values)
+            case Previous():
+                column = self._span.column(below[0])
+                before = np.concatenate(
+                    (self._memory.base.previous[below[0] : below[0] + 1], column.values[:-1])
+                )
+                return Series(column.stamps.times, column.last_of_each(before))
+            case Window():
+                history = self._memory.histories[below[0]]
+                at = history.moments(node.duration_ns, *self._within)
+                return Series(at, history.look(node.name, node.duration_ns, at))
+        raise TypeError(f"{type(node).__name__} is no number")
+
+    # Conditions
+
+    def _condition(self, place: int) -> Series:
+        constant = self._constant(place)
+        if constant is not None:
+            return self._always(constant)
+        node, below = self._program.conditions[place], self._program.condition_parts[place]
+        match node:
+            case Truth():
+                return self._always(TRUE if node.value else FALSE)
+            case Compare():
+                return self._compare(node, below)
+            case Both() | Either():
+                times, left, right = self._joiner.join(*(self._conditions[p] for p in below))
+                join = np.minimum if isinstance(node, Both) else np.maximum
+                return Series(times, join(left, right))
+            case Not():
+                of = self._conditions[below[0]]
+                return Series(of.times, np.int8(TRUE) - of.values)
+            case For():
+                return self._for(place, node, self._conditions[below[0]])
+            case Edge():
+                return self._edge(place, node, self._conditions[below[0]])
+        return self._of_signal(node, below[0])
+
+    def _always(self, truth: int) -> Series:
+        return Series(self._span.origin.times, np.array([truth], np.int8))
+
+    def _compare(self, node: Compare, below: tuple[int, ...]) -> Series:
+        times, left, right = self._joiner.join(*(self._numbers[p] for p in below))
+        holds = _COMPARE[node.operator](left, right)
+        truths = holds.view(np.int8) * np.int8(TRUE)
+        unknown = np.isnan(left) | np.isnan(right)
+        if unknown.any():
+            truths[unknown] = UNKNOWN
+        return Series(times, truths)
+
+    def _of_signal(self, node: Condition, slot: int) -> Series:
+        column = self._span.column(slot)
+        match node:
+            case RawIs():
+                truths = _is_raw(node, column)
+                return Series(column.stamps.times, column.last_of_each(truths))
+            case Valid():
+                truths = _is_valid(node, column)
+                return Series(column.stamps.times, column.last_of_each(truths))
+            case Missing():
+                times = column.stamps.times
+                begins = np.concatenate((self._memory.base.time[slot : slot + 1], times[1:]))
+                ends = np.concatenate((times[1:], [FOREVER]))
+                return after(begins, ends, node.duration_ns, self._within)
+            case Changed():
+                on = np.unique(column.stamps.all[1:][column.differs()])
+                return moments(on, bool(self._memory.base.changed[slot]), self._within)
+        raise TypeError(f"{type(node).__name__} is no condition")
+
+    def _for(self, place: int, node: For, of: Series) -> Series:
+        memory, number = self._memory, self._memory.fors[place]
+        begins, ends = runs(of.values == TRUE, of.times, int(memory.since[number]))
+        holds = len(ends) > 0 and ends[-1] == FOREVER
+        memory.holds[number] = holds
+        if holds:
+            memory.since[number] = begins[-1]
+        return after(begins, ends, node.duration_ns, self._within)
+
+    def _edge(self, place: int, node: Edge, of: Series) -> Series:
+        number = self._memory.edges[place]
+        wanted = TRUE if node.name == "rises" else FALSE
+        is_wanted = of.values == wanted
+        edges = is_wanted[1:] & ~is_wanted[:-1]
+        first = self._first_sample(self._program.condition_parts[place][0])
+        if first is not None:
+            edges &= (of.values[:-1] != UNKNOWN) | (of.times[1:] > first)
+        on = of.times[1:][edges]
+        self.fired[number] = len(on) > 0 and on[-1] == self._span.end
+        return moments(on, bool(self._memory.fired[number]), self._within)
+
+    def _first_sample(self, condition: int) -> int | None:
+        """Of all signals below; None where there were some before this span."""
+        slots = self._program.slots_below(condition)
+        if self._memory.base.seen[slots].any():
+            return None
+        firsts = [
+            s.times[1] for s in (self._span.column(i).stamps for i in slots) if len(s.all) > 1
+        ]
+        return int(min(firsts, default=self._span.end))
+
+
+def _is_raw(node: RawIs, column: Column) -> Truths:
+    raw = column.raw
+    if raw.dtype.kind == "f":
+        wanted = np.array([r for r in sorted(node.raws) if float(r) == r], np.float64)
+    else:
+        info = np.iinfo(raw.dtype)
+        fitting = sorted(r for r in node.raws if info.min <= r <= info.max)
+        wanted = np.array(fitting, raw.dtype)
+        if node.mask is not None:
+            raw = raw & _mask(node.mask, raw.dtype)
+    if len(wanted) <= _FEW_RAWS:
+        found = np.zeros(len(raw), bool)
+        for one in wanted:
+            found |= raw == one
+    else:
+        found = np.isin(raw, wanted)
+    truths = found.view(np.int8) * np.int8(TRUE)
+    if not column.seen:
+        truths[0] = UNKNOWN
+    return truths
+
+
+def _mask(mask: int, dtype: np.dtype) -> np.integer:
+    bits = np.uint64(mask & (1 << 64) - 1)
+    return bits if dtype == np.uint64 else bits.view(np.int64)
+
+
+def _is_valid(node: Valid, column: Column) -> Truths:
+    if node.meaning == "valid":
+        holds = ~np.isnan(column.values)
+    elif column.schema.kind == "bytes":
+        holds = np.zeros(len(column.raw), bool)
+    else:
+        holds = column.schema.validity(column.raw) == _MEANINGS[node.meaning]
+        holds[0] &= column.seen
+    return holds.view(np.int8) * np.int8(TRUE)

@@ -1,0 +1,345 @@
+"""The conditions that read the same buses, decided together."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.blocks import Int64, SignalSchema, SignalTable
+from agent.clock import SECOND
+from agent.collect.evaluate.batch import Batch, Form, Forms
+from agent.collect.evaluate.bounds import Bounds
+from agent.collect.evaluate.exact import Exact
+from agent.collect.evaluate.keep import KeptGroup, KeptHistory, KeptSlot, KeptTable
+from agent.collect.evaluate.program import Program, paths
+from agent.collect.evaluate.span import NEVER, Cut, Part, Span, Wiring
+from agent.collect.evaluate.state import Memory
+from agent.collect.expression.tree import Condition
+from agent.signals.database import ANY_BUS, SignalPath
+
+LAG_NS = SECOND
+"""A bus that is further behind the newest one is not waited for."""
+
+
+class Change(NamedTuple):
+    """A condition's truth before, and when it changes."""
+
+    before: bool
+    times: Int64
+
+
+class Understood(NamedTuple):
+    """What a group goes on from."""
+
+    kept: KeptGroup
+    memory: Memory | None
+    pending: Batch | None
+
+
+def buses_of(tree: Condition) -> frozenset[str]:
+    """What a condition reads; `ANY_BUS` among them stands for those that turn out to have it."""
+    return frozenset(path.bus for path in paths(tree))
+
+
+class Group:
+    def __init__(self, buses: frozenset[str], trees: Mapping[str, Condition]) -> None:
+        """Join conditions, given by their digests.
+
+        Raises:
+            ValueError: as `Program`.
+        """
+        self.buses = buses
+        self._any_bus = ANY_BUS in buses or not buses
+        self._found: set[str] = set()
+        """Buses that gave signals which are read by any bus."""
+        self._program = program = Program(list(trees.values()))
+        self._roots = dict(zip(trees, program.roots, strict=True))
+        self._all_roots = sorted(set(program.roots))
+        self._names = {root: name for name, root in self._roots.items()}
+        self._wiring = Wiring(program.signals, program.slot)
+        self._connected = np.zeros(0, bool)
+        self._bounds = Bounds(program)
+        self._parts: list[Part] = []
+        self._memory: Memory | None = None
+        self.horizon = NEVER
+        self._began = NEVER
+        self.late = 0
+
+    @property
+    def overflown(self) -> int:
+        histories = self._memory.histories.values() if self._memory is not None else ()
+        return sum(history.overflown for history in histories)
+
+    def truth(self, tree: str) -> bool:
+        return self._memory is not None and bool(self._memory.truths[self._roots[tree]])
+
+    # What comes
+
+    def connect(self, form: Form) -> bool:
+        """Whether tables of this form have signals of this group."""
+        connected, by_any_bus = self._wiring.connect(form)
+        grown = np.zeros(max(form.number + 1, len(self._connected)), bool)
+        grown[: len(self._connected)] = self._connected
+        grown[form.number] = connected
+        self._connected = grown
+        if by_any_bus:
+            self._found.add(form.schema.bus)
+        return connected
+
+    def add(self, batch: Batch) -> None:
+        """Take tables of one block; what is too late is counted."""
+        known = batch.kinds < len(self._connected)
+        mine = known & self._connected[np.where(known, batch.kinds, 0)]
+        if not mine.any():
+            return
+        self._parts.append(Part(batch, np.where(mine, 0, batch.sizes)))
+        if self._memory is not None and int(batch.first_times.min()) <= self.horizon:
+            self.late += int(batch.until(self.horizon)[mine].sum())
+
+    def ready(self, reached: Mapping[str, int], firsts: Mapping[str, int]) -> int:
+        """Up to which time all samples have come, or are not waited for."""
+        buses = self._waited_for(reached)
+        known = [reached[bus] for bus in buses if bus in reached]
+        if not known:
+            return NEVER
+        began = self._began
+        if self._memory is None:
+            began = self._first(reached, firsts)
+        newest = max(known)
+        # A bus from which nothing has come yet is as far as the first look.
+        times = known + [began for bus in buses if bus not in reached]
+        return min(time for time in times if newest - time <= LAG_NS) - 1
+
+    def _waited_for(self, reached: Mapping[str, int]) -> set[str]:
+        named = self.buses - {ANY_BUS}
+        if self._any_bus and not self._found:
+            return {*named, *reached}
+        return {*named, *self._found}
+
+    def _first(self, reached: Mapping[str, int], firsts: Mapping[str, int]) -> int:
+        buses = self._waited_for(reached)
+        return min((firsts[bus] for bus in buses if bus in firsts), default=NEVER)
+
+    @property
+    def has_begun(self) -> bool:
+        return self._memory is not None
+
+    @property
+    def newest_row(self) -> int:
+        """The newest time that is held back."""
+        return max((int(p.batch.last_times.max()) for p in self._parts), default=NEVER)
+
+    # What is decided
+
+    def decide(
+        self, until: int, reached: Mapping[str, int], firsts: Mapping[str, int]
+    ) -> dict[str, Change]:
+        """Decide all moments up to and with `until`; gives what changes, by digest."""
+        if self._memory is None:
+            first = self._first(reached, firsts)
+            if first == NEVER or until < first:
+                return {}
+            self._memory = Memory(self._program, first)
+            self._began, self.horizon = first, first - 1
+        if until <= self.horizon:
+            return {}
+        memory, program = self._memory, self._program
+        cuts = [Cut(part, self._wiring, until) for part in self._parts]
+        span = Span(self.horizon, until, cuts, memory.base, program.signals)
+        for slot, history in memory.histories.items():
+            column = span.column(slot)
+            valid = ~np.isnan(column.values)
+            valid[0] = False
+            history.append(column.stamps.all[valid], column.values[valid], column.raw[valid])
+        fresh = bool(memory.fresh[self._all_roots].any())
+        possible = None if fresh else self._bounds.possible(memory, span)
+        exact = Exact(program, memory, span, possible)
+        if possible is None:
+            wanted = [*self._all_roots, *memory.fors, *memory.edges]
+        else:
+            wanted = self._bounds.wanted(possible)
+        exact.evaluate(wanted)
+        changes = {}
+        for root in set(wanted) & self._names.keys():
+            change = self._change(memory, root, span, *exact.truths(root))
+            if len(change.times):
+                changes[self._names[root]] = change
+        memory.fresh[:] = False
+        memory.fired = exact.fired
+        _advance(memory, span)
+        self.horizon = until
+        if fresh:
+            self._bounds.remember(memory)
+        for part, cut in zip(self._parts, cuts, strict=True):
+            part.done = cut.ends
+        self._parts = [p for p in self._parts if (p.done < p.batch.sizes).any()]
+        return changes
+
+    @staticmethod
+    def _change(
+        memory: Memory, root: int, span: Span, times: Int64, truths: NDArray[np.bool_]
+    ) -> Change:
+        before = bool(memory.truths[root])
+        memory.truths[root] = truths[-1]
+        if memory.fresh[root] and truths[0]:
+            # What is true without any sample is true from the first look on.
+            first = span.begin + 1
+            if len(times) > 1 and times[1] == first:
+                times, truths = times[1:], truths[1:]
+            else:
+                times = np.concatenate(([first], times[1:]))
+            change = np.flatnonzero(truths != np.concatenate(([before], truths[:-1])))
+        else:
+            change = np.flatnonzero(truths[1:] != truths[:-1]) + 1
+        return Change(before, times[change])
+
+    # What is kept
+
+    def keep(self) -> KeptGroup | None:
+        """All that is known; None before anything was decided and where nothing is held back."""
+        memory = self._memory
+        if memory is None and not self._parts:
+            return None
+        program = self._program
+        kept = KeptGroup(
+            sorted(self.buses), sorted(self._found), self._began, self.horizon, [], {}, {}, {}, []
+        )
+        for part in self._parts:
+            for table in part.batch.tables(part.done):
+                kept.pending.append(KeptTable.of(table, list(self._schemas(table.bus, table))))
+        if memory is None:
+            return kept
+        kept.slots = [_kept_slot(memory, program, slot) for slot in range(len(program.signals))]
+        kept.timers = {
+            program.digests[place]: (int(memory.since[i]), bool(memory.holds[i]))
+            for place, i in memory.fors.items()
+        }
+        kept.edges = {
+            program.digests[place]: bool(memory.fired[i]) for place, i in memory.edges.items()
+        }
+        kept.truths = {name: bool(memory.truths[root]) for name, root in self._roots.items()}
+        return kept
+
+    def understand(self, kept: KeptGroup, forms: Forms) -> Understood:
+        """What to go on from; nothing is changed yet.
+
+        Raises:
+            ValueError: it cannot be what was kept.
+        """
+        tables = [rows.table(self._schemas(rows.bus, rows)) for rows in kept.pending]
+        known = [(forms.of(t.schema), t) for t in tables if len(t)]
+        mine = [(form, t) for form, t in known if form is not None]
+        memory: Memory | None = None
+        if kept.horizon != NEVER:
+            memory = Memory(self._program, kept.horizon + 1)
+            self._recall(memory, kept)
+        return Understood(kept, memory, Batch(forms, mine) if mine else None)
+
+    def take(self, understood: Understood) -> None:
+        """Go on from what a group of the same buses knew."""
+        kept, memory, pending = understood
+        self._found |= set(kept.found)
+        self._began, self.horizon, self._memory = kept.began, kept.horizon, memory
+        if memory is not None:
+            self._bounds.remember(memory)
+        late = self.late
+        if pending is not None:
+            self.add(pending)
+        self.late = late  # was counted when it came
+
+    def _recall(self, memory: Memory, kept: KeptGroup) -> None:
+        program = self._program
+        for slot_kept in kept.slots:
+            slot = program.slot.get(slot_kept.path)
+            if slot is not None and program.signals[slot].schema.kind == slot_kept.kind:
+                _recall_slot(memory, slot, slot_kept, kept.horizon)
+        for place, number in memory.fors.items():
+            if (timer := kept.timers.get(program.digests[place])) is not None:
+                memory.since[number], memory.holds[number] = timer
+        for place, number in memory.edges.items():
+            memory.fired[number] = kept.edges.get(program.digests[place], False)
+        for name, root in self._roots.items():
+            if (truth := kept.truths.get(name)) is not None:
+                memory.truths[root], memory.fresh[root] = truth, False
+
+    def _schemas(self, bus: str, table: SignalTable | KeptTable) -> dict[str, SignalSchema]:
+        """The signals of a table that this group reads, by name."""
+        names: Iterable[str] = table.columns if isinstance(table, KeptTable) else table.names
+        program, found = self._program, {}
+        for name in names:
+            for of in (bus, ANY_BUS):
+                slot = program.slot.get(SignalPath(of, table.message, name))
+                if slot is not None:
+                    found[name] = program.signals[slot].schema
+        return found
+
+
+def _advance(memory: Memory, span: Span) -> None:
+    """Make the last samples of a span what is held."""
+    base = memory.base
+    touched = [(cut, part) for cut in span.cuts for part in (cut.whole, cut.floats)]
+    for slot in memory.preceding:
+        column = span.column(slot)
+        if len(column.values) > 1:
+            base.previous[slot] = column.values[-2]
+    changed = [
+        slot
+        for slot in memory.changing
+        if (times := span.column(slot).stamps.all)[-1] == span.end
+        and span.column(slot).differs()[times[1:] == span.end].any()
+    ]
+    base.changed[:] = False
+    base.changed[changed] = True
+    texts = {slot for cut in span.cuts for slot in cut.texts[2].tolist()}
+    last_texts = {slot: span.column(slot) for slot in texts}
+    for slot, column in last_texts.items():
+        base.texts[slot] = bytes(column.raw[-1])
+        base.time[slot], base.seen[slot] = column.stamps.all[-1], True
+    if touched:
+        slots = np.concatenate([part.slot for _, part in touched])
+        times = np.concatenate([span.time_at(cut, part.table) for cut, part in touched])
+        raw = np.concatenate([part.last for _, part in touched])
+        if len(slots) and np.bincount(slots).max() > 1:
+            ranks = np.concatenate([cut.batch.ranks[part.table] for cut, part in touched])
+            order = np.lexsort((ranks, times))
+            slots, times, raw = slots[order], times[order], raw[order]
+        base.time[slots], base.raw[slots], base.seen[slots] = times, raw, True
+    for slot, history in memory.histories.items():
+        if len(history):
+            base.valid_time[slot] = history.time[-1]
+        history.forget(span.end)
+
+
+def _kept_slot(memory: Memory, program: Program, slot: int) -> KeptSlot:
+    base, signal = memory.base, program.signals[slot]
+    history = memory.histories.get(slot)
+    return KeptSlot(
+        signal.path.bus,
+        signal.path.message,
+        signal.path.signal,
+        signal.schema.kind,
+        bool(base.seen[slot]),
+        int(base.time[slot]),
+        int(base.raw[slot]),
+        float(base.previous[slot]),
+        int(base.valid_time[slot]),
+        bool(base.changed[slot]),
+        base.texts.get(slot, b""),
+        None if history is None else KeptHistory.of(history.time, history.values, history.raw),
+    )
+
+
+def _recall_slot(memory: Memory, slot: int, kept: KeptSlot, horizon: int) -> None:
+    base = memory.base
+    if kept.time > horizon + 1 or kept.valid_time > horizon:
+        raise ValueError(f"{kept.path} has a sample after the last decided moment")
+    base.seen[slot], base.time[slot], base.raw[slot] = kept.seen, kept.time, kept.raw
+    base.previous[slot], base.valid_time[slot] = kept.previous, kept.valid_time
+    base.changed[slot] = kept.changed
+    if kept.text:
+        base.texts[slot] = kept.text
+    history = memory.histories.get(slot)
+    if history is not None and kept.history is not None:
+        history.append(*kept.history.arrays())
+        history.forget(horizon)

@@ -1,0 +1,172 @@
+"""The valid samples of a signal that windows still look at."""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.blocks import Float64, Int64, SignalSchema
+from agent.clock import SECOND
+
+MAX_SAMPLES = 1 << 20
+"""How many samples a window has at most: beyond, the oldest are dropped and counted."""
+_LEAST_ROOM = 256
+_SHORT_SUM_BITS = 62 - 20
+"""Raw values of so many bits: MAX_SAMPLES of them can be summed in 63."""
+_LOW = np.int64(0xFFFF_FFFF)
+_FEW = 1 << 16
+"""With so many values to look at in all, windows are reduced one by one."""
+
+
+class History:
+    """Samples in the order of time, in arrays that grow; the oldest leave at the front."""
+
+    def __init__(self, schema: SignalSchema, duration_ns: int) -> None:
+        self._schema = schema
+        self.duration_ns = duration_ns
+        """The longest window."""
+        self._first = self._last = 0
+        self._arrays: tuple[Int64, Float64, Int64] = _room(0)
+        self.overflown = 0
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    @property
+    def time(self) -> Int64:
+        return self._arrays[0][self._first : self._last]
+
+    @property
+    def values(self) -> Float64:
+        """Physical values; none is NaN."""
+        return self._arrays[1][self._first : self._last]
+
+    @property
+    def raw(self) -> Int64:
+        """Of floats, the bits."""
+        return self._arrays[2][self._first : self._last]
+
+    def append(self, time: Int64, values: Float64, raw: NDArray[Any]) -> None:
+        """Add samples that are not older than those before."""
+        n = len(time)
+        if self._last + n > len(self._arrays[0]):
+            kept = self.time, self.values, self.raw
+            m = len(self)
+            self._arrays = _room(max(_LEAST_ROOM, 2 * (m + n)))
+            for array, old in zip(self._arrays, kept, strict=True):
+                array[:m] = old
+            self._first, self._last = 0, m
+        a, b = self._last, self._last + n
+        for array, new in zip(self._arrays, (time, values, raw.view(np.int64)), strict=True):
+            array[a:b] = new
+        self._last = b
+
+    def forget(self, time: int) -> None:
+        """Drop what no window after `time` can see, and what is beyond the limit."""
+        self._first += int(np.searchsorted(self.time, time - self.duration_ns, "right"))
+        beyond = len(self) - MAX_SAMPLES
+        if beyond > 0:
+            self.overflown += beyond
+            self._first += beyond
+
+    def moments(self, duration_ns: int, begin: int, end: int) -> Int64:
+        """When samples come or leave a window in (begin, end], in order, behind `begin`."""
+        time = self.time
+        come = time[np.searchsorted(time, begin, "right") :]
+        a, b = np.searchsorted(time, (begin - duration_ns, end - duration_ns), "right")
+        both = np.concatenate(([begin], come, time[a:b] + duration_ns))
+        both.sort(kind="stable")
+        new = np.empty(len(both), bool)
+        new[0] = True
+        np.not_equal(both[1:], both[:-1], out=new[1:])
+        return both[new]
+
+    def look(self, name: "Name", duration_ns: int, at: Int64) -> Float64:
+        """What the window says at each time, float64[n]; NaN is unknown."""
+        time = self.time
+        ends = np.searchsorted(time, at, "right")
+        begins = np.maximum(np.searchsorted(time, at - duration_ns, "right"), ends - MAX_SAMPLES)
+        counts = ends - begins
+        if name == "count":
+            return counts.astype(np.float64)
+        found = np.full(len(at), np.nan)
+        some = counts > 0
+        if not some.any():
+            return found
+        a, b = begins[some], ends[some]
+        found[some] = self._of_samples(name, a, b)
+        return found
+
+    def _of_samples(self, name: "Name", a: Int64, b: Int64) -> Float64:
+        values = self.values
+        if name == "min":
+            return _extreme(np.minimum, values, a, b)
+        if name == "max":
+            return _extreme(np.maximum, values, a, b)
+        if name == "mean":
+            return self._mean(a, b)
+        delta: Float64 = values[b - 1] - values[a]
+        if name == "rate":
+            lasted = self.time[b - 1] - self.time[a]
+            delta = np.where(lasted > 0, delta / (lasted / SECOND), np.nan)
+        return delta
+
+    def _mean(self, a: Int64, b: Int64) -> Float64:
+        schema = self._schema
+        counts = b - a
+        if schema.kind.startswith("float"):
+            return _reduced(np.add, self.values, a, b) / counts
+        first = int(a[0])
+        raw = self.raw[first : int(b[-1])]
+        if schema.bits <= _SHORT_SUM_BITS:
+            sums = _sums(raw, a - first, b - first).astype(np.float64)
+        else:
+            # In two halves no sum is beyond 2**53, and only their sum is rounded.
+            high = raw >> 32 if schema.kind == "int64" else (raw.view(np.uint64) >> np.uint64(32))
+            upper = _sums(high.astype(np.int64), a - first, b - first)
+            lower = _sums(raw & _LOW, a - first, b - first)
+            sums = upper.astype(np.float64) * 2.0**32 + lower
+        means: Float64 = sums / counts * float(schema.scale) + float(schema.offset)
+        return means
+
+
+Name = Literal["min", "max", "mean", "count", "delta", "rate"]
+
+
+def _room(n: int) -> tuple[Int64, Float64, Int64]:
+    return np.empty(n, np.int64), np.empty(n, np.float64), np.empty(n, np.int64)
+
+
+def _sums(values: Int64, a: Int64, b: Int64) -> Int64:
+    sums = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=sums[1:])
+    return sums[b] - sums[a]
+
+
+def _reduced(ufunc: np.ufunc, values: Float64, a: Int64, b: Int64) -> Float64:
+    """Of values[a:b] for each; none is empty, and neither a nor b falls."""
+    first = int(a[0])
+    edges = np.empty(2 * len(a), np.int64)
+    edges[::2] = a - first
+    edges[1::2] = b - first
+    # reduceat takes no end behind the last value, so one more stands there.
+    looked_at = np.append(values[first : int(b[-1])], 0.0)
+    reduced: Float64 = ufunc.reduceat(looked_at, edges)[::2]
+    return reduced
+
+
+def _extreme(ufunc: np.ufunc, values: Float64, a: Int64, b: Int64) -> Float64:
+    """The least or greatest of values[a:b] for each; none is empty."""
+    lengths = b - a
+    if int(lengths.sum()) <= max(_FEW, 4 * len(values)):
+        return _reduced(ufunc, values, a, b)
+    # Stretches of 2**k values, for rising k; two of them cover any window.
+    first = int(a[0])
+    a, b, table = a - first, b - first, values[first : int(b[-1])]
+    power = np.frexp(lengths)[1] - 1
+    found = np.empty(len(a))
+    for k in range(int(power.max()) + 1):
+        mine = power == k
+        found[mine] = ufunc(table[a[mine]], table[b[mine] - (1 << k)])
+        table = ufunc(table[: -(1 << k)], table[1 << k :]) if len(table) > 1 << k else table
+    return found
