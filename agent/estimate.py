@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from agent import __version__
 from agent.batch.format import zstd
 from agent.blocks import Event, FrameBlock, Kept, KeptFrames, SignalTable
 from agent.bus import read_log
@@ -115,7 +116,7 @@ class Estimator:
         return self._found
 
     def _through(self, blocks: Iterable[FrameBlock], store: SpoolStore) -> None:
-        prepared = prepare(self._plan, self._ledger, vehicle="estimate", secret=b"estimate")
+        prepared = prepare(self._plan, self._ledger, vehicle="estimate", secret=bytes(32))
 
         def keep(kept: Mapping[Destination, Sequence[Kept]], positions: Positions | None) -> None:
             store.add({StreamKey(*where): rows for where, rows in kept.items()}, positions)
@@ -131,14 +132,18 @@ class Estimator:
             if first is None:
                 first = int(block.time[0])
                 self._clock.now = BootNs(first)
-                store.start([StreamKey(*where) for where in prepared.destinations], thread=False)
+                store.start(
+                    [StreamKey(*where) for where in prepared.destinations],
+                    {"": {"plan": self._plan.name, "agent": __version__}},
+                    thread=False,
+                )
                 due = first + interval
             self._ledger.add("bus", block.bus, received=n, read=n, queued=n)
             began = time.process_time()
             pipeline.take(block)
             self._clock.now = BootNs(max(last, self._clock.now))
-            while due is not None and self._clock.now >= due:
-                due = max(due + interval, self._clock.now)
+            if due is not None and self._clock.now >= due:
+                due += (self._clock.now - due) // interval * interval + interval
                 store.commit()
                 self._take_away(store)
             self._found.cpu_s += time.process_time() - began
@@ -148,7 +153,9 @@ class Estimator:
         if first is not None and last is not None:
             began = time.process_time()
             pipeline.finish()
-            store.stop()
+            store.seal_now()
+            store.commit()
+            store.stop()  # which sends a last ledger, as a run does
             self._take_away(store)
             self._found.cpu_s += time.process_time() - began
             self._found.seconds = (last - first) / SECOND

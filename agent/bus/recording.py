@@ -26,7 +26,8 @@ class RecordingSource:
         channel: one channel of it; None for all.
         speed: 1 as recorded, 10 ten times as fast, 0 flat out.
         loop: begin again at the end, with times that go on.
-        block_ms: a block spans at most this much of the time in which it is played.
+        block_ms: a block spans at most this much of its time, as one of a bus would: what follows
+            from a recording is the same at any speed.
 
     Raises:
         BusError: the recording cannot be read.
@@ -115,16 +116,15 @@ class RecordingSource:
     def _pieces(self, blocks: Iterator[FrameBlock]) -> Iterator[FrameBlock]:
         """Blocks from `begin_at` on, cut where they must be and where time asks for it."""
         position = 0
+        span = self._block_ms * MILLISECOND
         for block in blocks:
             begin = position
             position += len(block)
             if position <= self.begin_at:
                 continue
             borders = {self.begin_at - begin, *(cut - begin for cut in self.cuts)}
-            if self._speed:
-                span = round(min(max(1, self._block_ms * MILLISECOND * self._speed), 1 << 62))
-                cells = block.time // span
-                borders.update((np.flatnonzero(cells[1:] != cells[:-1]) + 1).tolist())
+            cells = block.time // span
+            borders.update((np.flatnonzero(cells[1:] != cells[:-1]) + 1).tolist())
             edges = sorted(b for b in borders if 0 < b < len(block))
             for a, b in zip([0, *edges], [*edges, len(block)], strict=True):
                 if begin + a >= self.begin_at:

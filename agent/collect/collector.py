@@ -172,8 +172,7 @@ class Collector:
                 kept.setdefault(campaign.destination, []).extend(rows)
         where = self._session_destination()
         if every and self.sessions is not None and where is not None:
-            self._sessions_take([], steps)
-            found = self.sessions.finish()
+            found = self._sessions_take([], steps) + self.sessions.finish()
             if found:
                 kept.setdefault(where, []).extend(Event(value) for value in found)
         return kept

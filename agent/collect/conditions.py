@@ -28,7 +28,7 @@ from agent.collect.evaluate.batch import Batch, Form, Forms
 from agent.collect.evaluate.group import LAG_NS, Change, Group, buses_of
 from agent.collect.evaluate.keep import Kept, from_state, to_state
 from agent.collect.evaluate.program import digest
-from agent.collect.evaluate.span import NEVER
+from agent.collect.evaluate.slots import NEVER
 from agent.collect.expression.tree import Condition
 
 __all__ = ["LAG_NS", "NEVER", "Conditions", "Steps"]
@@ -100,8 +100,7 @@ class Conditions:
             self._note_firsts(tables, reached)
             for bus, time in reached.items():
                 self._reached[bus] = max(time, self._reached.get(bus, NEVER))
-            of = self._forms.of
-            known = [(f, t) for t in tables if (f := of(t.schema)) is not None and len(t.time)]
+            known = self._forms.known(tables)
             batch = Batch(self._forms, known) if known else None
             steps: dict[str, Steps] = {}
             for group in self._groups.values():

@@ -26,8 +26,9 @@ that pass it within the bound. Where the slope to a new sample lies outside what
 common, the door breaks: the sample before it is kept, as the line to that one is good for all
 between, and is the new anchor. So all that is kept was measured, and the error is bounded for every
 sample and not only on the average. The sample before is known to be kept, or not, only with the
-next one: it is `held` until then, at most for `at_least_ns`. On and off changes, and a sample that
-is not later than the one before, end a line: both its ends are kept.
+next one: it is `held` until then. A line ends, so that the samples on both sides are kept, with on
+and off changes, where a sample is not later than the one before, and where it is later by
+`at_least_ns` or more: so nothing is held for longer, whether or not a next sample comes.
 
 **Cost.** With dead bands, doors and `at_least_ns`, whether a sample is kept depends on what was
 kept before it. So these go from row to row, in one step for all series of the block (`Sheet`). A

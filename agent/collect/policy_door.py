@@ -1,11 +1,12 @@
 """The swinging door: what straight lines need; `policies` says how it decides."""
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 import numpy as np
 
 from agent.blocks import Float64, Int64, SignalTable
-from agent.collect.policy_base import Outcome
+from agent.collect.policy_base import NOTHING, Outcome
 from agent.collect.policy_memory import Fields, Memory, Slots, as_kind
 from agent.collect.policy_sheet import Mask, Sheet
 from agent.collect.policy_walk import Line
@@ -40,18 +41,32 @@ class Door(Line):
         """As `Policy.held`."""
         return int(np.count_nonzero(self._memory["held"]))
 
+    def apply(self, tables: Sequence[SignalTable], reached: Mapping[str, int] = NOTHING) -> Outcome:
+        """As `Policy.apply`."""
+        outcome = super().apply(tables, reached)
+        memory, at_least_ns = self._memory, self.rule.at_least_ns
+        if at_least_ns:
+            for bus, time in reached.items():
+                slots = memory.slots_of(bus)
+                due = memory["held"][slots] & (memory["time"][slots] <= time - at_least_ns)
+                self._settle(slots[due], outcome)
+        return outcome
+
     def finish(self) -> Outcome:
         """Keep what is held."""
-        memory = self._memory
-        slots = np.flatnonzero(memory["held"])
         outcome = Outcome()
+        self._settle(np.flatnonzero(self._memory["held"]), outcome)
+        return outcome
+
+    def _settle(self, slots: Slots, outcome: Outcome) -> None:
+        """Keep what series hold: their lines begin there."""
+        memory = self._memory
         self._release(slots, outcome)
         memory["held"][slots] = False
         for field in ("time", "value"):
             memory[f"from_{field}"][slots] = memory[field][slots]
         memory["low"][slots] = -np.inf
         memory["high"][slots] = np.inf
-        return outcome
 
     def _check(self, memory: Memory) -> None:
         for slot in np.flatnonzero(memory["held"]).tolist():
@@ -112,18 +127,21 @@ class Door(Line):
         return chosen
 
     def _ends(self, sheet: Sheet) -> tuple[Mask | None, Mask | None]:
-        """As `_forced`, and also where a line cannot go on because time does not."""
+        """As `_forced`, and also where a line ends: time does not go on, or goes on too far."""
         on, forced = self._forced(sheet)
         times = sheet.times
-        stuck = np.empty(times.shape, bool)
-        np.less_equal(times[1:], times[:-1], out=stuck[1:])
-        np.less_equal(times[0], self._memory["time"][sheet.slots], out=stuck[0])
-        sheet.clear_rest(stuck)
-        if not stuck.any():
+        since = np.empty_like(times)
+        np.subtract(times[1:], times[:-1], out=since[1:])
+        np.subtract(times[0], self._memory["time"][sheet.slots], out=since[0])
+        ends = since <= 0
+        if self.rule.at_least_ns:
+            ends |= since >= self.rule.at_least_ns
+        sheet.clear_rest(ends)
+        if not ends.any():
             return on, forced
         if on is None or forced is None:
-            return on, stuck
-        return on, forced | (stuck & on)
+            return on, ends
+        return on, forced | (ends & on)
 
     def _now(self, line: "_Lines", m: int, forced: Mask | None) -> Mask | None:
         """What is kept at once, bool[m]; None: nothing is."""

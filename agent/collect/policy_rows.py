@@ -161,7 +161,9 @@ class Groups:
                     rows.setdefault(made.kind, []).append(row)
         schema = dataclasses.replace(layout.schema, signals=tuple(signals))
         kinds = [(row, layout.columns[column].kind) for row, column in enumerate(columns)]
-        floats = [(row, kind) for row, kind in kinds if kind in ("float32", "float64")]
+        floats: list[tuple[int, Kind]] = [
+            (row, kind) for row, kind in kinds if kind in ("float32", "float64")
+        ]
         return _Recipe(schema, {k: np.array(r, np.intp) for k, r in rows.items()}, texts, floats)
 
 

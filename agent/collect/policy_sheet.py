@@ -346,6 +346,6 @@ def by_signal(table: SignalTable, layout: Layout, chosen: Mask) -> list[SignalTa
                 payload = table.payloads[column - first][rows[a:b]]
                 found.append(SignalTable(schema, time, {}, (payload,), campaign))
             else:
-                values = {kind: kept[:, a - begin : b - begin]}
+                values: dict[Kind, NDArray[Any]] = {kind: kept[:, a - begin : b - begin]}
                 found.append(SignalTable(schema, time, values, (), campaign))
     return found

@@ -48,14 +48,12 @@ _NEVER: Final = -(1 << 62)
 class Window(Policy):
     """Aggregates.
 
-    `open`: the series has an open window, with these figures (`policy_figures.Figures`); `floor`:
-    the first window that was not given; `home`: the group, -1 until it has one. `Memory.marks` are
-    the windows in which buses are.
+    `open`: the series has an open window, with these figures (`policy_figures.Figures`); `home`:
+    the group, -1 until it has one. `Memory.marks` are the windows in which buses are.
     """
 
     FIELDS: ClassVar[Fields] = {
         "open": ("?", False),
-        "floor": ("<i8", _NEVER),
         "home": ("<i8", -1),
         "window": ("<i8", 0),
         "count": ("<i8", 0),
@@ -85,10 +83,7 @@ class Window(Policy):
     def finish(self) -> Outcome:
         """Give open windows as they are."""
         slots = np.flatnonzero(self._memory["open"])
-        outcome = self._given([self._close(slots)])
-        # What comes later in the same window is not late.
-        self._memory["floor"][slots] -= 1
-        return outcome
+        return self._given([self._close(slots)])
 
     def _check(self, memory: Memory) -> None:
         """As `Policy._check`."""
@@ -137,7 +132,6 @@ class Window(Policy):
                 last = np.frombuffer(memory.payloads[slot][1], np.uint8)
                 figures.last[row : row + 1] = self._texts.add(slot, last[None])
         memory["open"][slots] = False
-        memory["floor"][slots] = figures.window + 1
         return figures
 
     def _add(self, found: Sequence[Unit]) -> list[Figures]:
@@ -179,9 +173,8 @@ class Window(Policy):
         counted: list[Int64] = []
         for unit, window in zip(found, windows, strict=True):
             slots = unit.layout.slots
-            floor = np.maximum(memory["floor"][slots], memory.marks.get(unit.table.bus, _NEVER))
             opened = np.where(memory["open"][slots], memory["window"][slots], _NEVER)
-            floor = np.maximum(floor, opened)
+            floor = np.maximum(opened, memory.marks.get(unit.table.bus, _NEVER))
             if window[0] >= floor.max() and (window[1:] >= window[:-1]).all():
                 units_.append(unit)
                 counted.append(window)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         else sorted({name for c in written.campaign for name in c.uplinks}) or ["cloud"]
     )
     plan = build_plan(path, buses=[*buses, bus], uplinks=uplinks)
+    logging.getLogger("edge_agent").setLevel(logging.ERROR)  # what is found is printed
     found = estimate(
         args.log,
         plan,

@@ -14,10 +14,13 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from agent.blocks import Event, Kept
+from agent.clock import SECOND
 from agent.ledger import Ledger
 from agent.settings import Lane
 from agent.spool.positions import Positions, further
+from agent.spool.recorded import Span, joined, length, span_of
 
+_JUMP_NS = 2 * SECOND
 _CHUNK_BYTES = 4 << 20
 """A chunk takes no more blocks once their arrays have this size; a chunk holds at most 16 MiB."""
 
@@ -47,6 +50,8 @@ class Block:
     nbytes: int
     epoch: int = 0
     """Under which plan it was kept: a batch holds blocks of one."""
+    span: Span | None = None
+    """Of the time of a recording."""
 
     def without_rows(self) -> "Block":
         """Only its events."""
@@ -92,20 +97,32 @@ class Memory:
                     self.count(key, kept=samples, lost_end=samples)
                     continue
                 queue.pending.append(
-                    Block(tuple(parts), queue.positions, samples, nbytes, self.epoch)
+                    Block(
+                        tuple(parts), queue.positions, samples, nbytes, self.epoch, span_of(parts)
+                    )
                 )
                 queue.nbytes += nbytes
                 self.count(key, kept=samples, memory=samples)
             self._shed()
 
-    def take(self, key: StreamKey) -> list[Block]:
-        """The oldest blocks of one plan, enough for one chunk."""
+    def take(self, key: StreamKey, most_ns: int) -> list[Block]:
+        """The oldest blocks of one plan, enough for one chunk.
+
+        Of a recording's time they reach no further than `most_ns`, unless it is a single one, and
+        not over a jump back.
+        """
         with self._lock:
             queue = self._queues[key]
             n = nbytes = 0
+            span: Span | None = None
             epoch = queue.pending[0].epoch if queue.pending else 0
             while n < len(queue.pending) and nbytes < _CHUNK_BYTES:
                 if queue.pending[n].epoch != epoch:
+                    break
+                this = queue.pending[n].span
+                back = this is not None and span is not None and this[0] < span[1] - _JUMP_NS
+                span = joined(span, this)
+                if n and (back or length(span) > most_ns):
                     break
                 nbytes += queue.pending[n].nbytes
                 n += 1

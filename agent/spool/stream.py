@@ -7,17 +7,14 @@ go back to memory and into a new batch.
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from agent.batch.encoder import BatchEncoder, Entry
 from agent.batch.format import Record
 from agent.batch.reader import pack_anchor
-from agent.blocks import Event, Int64, Kept, KeptFrames, SignalTable
+from agent.blocks import Event, Kept, KeptFrames
 from agent.clock import SECOND, Anchor, AnchorBook, BootNs, Clock, Quality
 from agent.ledger import Ledger
 from agent.settings import Batch, Lane
@@ -25,6 +22,7 @@ from agent.spool.ages import Ages, Born
 from agent.spool.folder import Closing, SpoolFolder
 from agent.spool.memory import Block, Memory, StreamKey
 from agent.spool.positions import Positions
+from agent.spool.recorded import Span, by_time, joined, length
 from agent.spool.tombstones import Tombstones
 
 log = logging.getLogger("edge_agent.spool")
@@ -76,6 +74,8 @@ class _Open:
     events: int = 0
     chunks: int = 0
     tombstones: int = 0
+    span: Span | None = None
+    """Of the time of a recording."""
     keep: bool = False
     """Whether it says anything to a receiver: samples, events, a tombstone, the end of the run."""
     complete: bool = False
@@ -117,6 +117,7 @@ class Stream:
         """`positions`: how far the batches of earlier runs reach."""
         self.key = key
         self._epoch = 0
+        self._seal_after_ns = round(around.settings.seal_after_s * SECOND)
         self.durable_positions: Positions = dict(positions)
         self.durable: Durable | None = None
         """The last thing that is on disk for sure."""
@@ -175,12 +176,14 @@ class Stream:
         if self._open is not None:
             entries += [(Record.ANCHOR, pack_anchor(anchor)) for anchor in anchors]
         while True:
-            blocks = self._around.memory.take(self.key)
+            left_ns = self._seal_after_ns - length(self._open.span if self._open else None)
+            blocks = self._around.memory.take(self.key, left_ns)
             if not blocks and not entries:
                 return
             self._write(blocks, entries)
             entries = []
-            if self.full or self.urgent:
+            span = self._open.span if self._open else None
+            if self.full or self.urgent or length(span) >= self._seal_after_ns:
                 self.seal()
 
     def _write(self, blocks: list[Block], entries: list[Entry]) -> None:
@@ -218,6 +221,8 @@ class Stream:
         batch.events += len(events)
         batch.complete |= any(event.complete for event in events)
         batch.tombstones += len(stones)
+        for block in blocks:
+            batch.span = joined(batch.span, block.span)
         batch.keep |= bool(samples or events or stones)
         self.samples += samples
         self.events += len(events)
@@ -370,46 +375,6 @@ class Stream:
         )
 
 
-def _by_time(kept: list[Kept], interval_ns: int) -> Iterator[tuple[bool, list[Kept]]]:
-    """What one chunk takes, each with whether it is the last.
-
-    Recordings may be read much faster than they were made. Their rows are chunked by their own
-    time, so that a run at any speed gives what a vehicle would have sent.
-    """
-    recorded = [times for times in map(_recorded, kept) if times is not None]
-    first = min((int(times.min()) for times in recorded), default=0)
-    last = max((int(times.max()) for times in recorded), default=0)
-    if 2 * (last - first) <= 3 * interval_ns:
-        yield True, kept
-        return
-    parts: dict[int, list[Kept]] = {}
-    for each in kept:
-        times = _recorded(each)
-        if times is None or isinstance(each, Event):
-            parts.setdefault(last // interval_ns, []).append(each)
-            continue
-        cells = times // interval_ns
-        for cell in np.unique(cells).tolist():
-            rows = cells == cell
-            parts.setdefault(cell, []).append(each if rows.all() else _rows(each, rows))
-    for place, cell in enumerate(sorted(parts)):
-        yield place == len(parts) - 1, parts[cell]
-
-
-def _recorded(kept: Kept) -> Int64 | None:
-    """Times of rows that are those of a recording."""
-    if isinstance(kept, Event) or not len(kept):
-        return None
-    rows = kept if isinstance(kept, SignalTable) else kept.block
-    return rows.time if rows.clock == "recorded" else None
-
-
-def _rows(kept: SignalTable | KeptFrames, rows: NDArray[np.bool_]) -> SignalTable | KeptFrames:
-    if isinstance(kept, SignalTable):
-        return kept.take(rows)
-    return KeptFrames(kept.block[rows], kept.campaign)
-
-
 def _of_profile(headers: Mapping[str, Mapping[str, Any]], profile: str) -> Mapping[str, Any]:
     return headers.get(profile) or headers[""]
 
@@ -419,7 +384,7 @@ def _packed(batch: _Open, kept: list[Kept], entries: list[Entry], interval_ns: i
     try:
         return b"".join(
             batch.encoder.chunk(part, entries if last else (), continued=not last)
-            for last, part in _by_time(kept, interval_ns)
+            for last, part in by_time(kept, interval_ns)
         )
     except Exception:
         log.exception("%d tables and events cannot be packed, and are lost", len(kept))

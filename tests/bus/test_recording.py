@@ -158,8 +158,6 @@ def test_no_block_reaches_across_a_cut(log: Path, speed: float) -> None:
     ends = [5 + sum(sink.sizes[: i + 1]) for i in range(len(sink.sizes))]
     assert {12, 13, 50} <= set(ends)
     assert sink.ids == list(range(0, 100, 2))[5:]
-    if not speed:
-        assert sink.sizes == [7, 1, 37]
 
 
 def test_cuts_beyond_the_first_window_of_a_recording_are_kept(tmp_path: Path) -> None:
@@ -208,7 +206,7 @@ def test_a_stop_ends_it_while_it_waits(log: Path) -> None:
 
 def test_a_stop_ends_it_flat_out(log: Path) -> None:
     time = Time()
-    source = RecordingSource("can", str(log), channel="can0", speed=0, clock=time)
+    source = RecordingSource("can", str(log), channel="can0", speed=0, block_ms=60_000, clock=time)
     source.cuts = frozenset({10, 20})
     stop = Stop(time)
     sink = Sink(time)

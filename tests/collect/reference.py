@@ -120,7 +120,7 @@ class DoorThinning(Thinning):
         before, self._before = self._before, sample
         if before is None:
             self._keep(sample)
-        elif before.on and sample.on and sample.time > before.time:
+        elif before.on and sample.on and self._goes_on(sample.time - before.time):
             if not self._reaches(sample):
                 self._keep(before)
             if self._old(sample):
@@ -132,6 +132,11 @@ class DoorThinning(Thinning):
             self._keep(sample)
         elif before.bits != sample.bits or self._old(sample):
             self._keep(sample)
+
+    def _goes_on(self, since: int) -> bool:
+        """Whether a line goes on to a sample that is so much later."""
+        at_least = self.rule.at_least_ns
+        return since > 0 and (at_least == 0 or since < at_least)
 
     def _keep(self, sample: Sample) -> None:
         self.kept.append(sample)

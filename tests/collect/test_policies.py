@@ -64,28 +64,38 @@ def by_definition(rule: Rule, rows: Sequence[Row]) -> list[Sample]:
 
 
 def run(
-    rule: Rule, pieces: Sequence[Sequence[SignalTable]], how: str = "same", at: int = 0
+    rule: Rule,
+    pieces: Sequence[Sequence[SignalTable]],
+    how: str = "same",
+    at: int = 0,
+    told: Sequence[bool] = (),
 ) -> list[SignalTable]:
-    """All that is kept; `how` the policy of block `at` follows the one before."""
+    """All that is kept; `how` the policy of block `at` follows the one before.
+
+    `told`: of each block, whether it is said how far the buses are with it.
+    """
     policy = policy_of(rule)
     kept: list[SignalTable] = []
-    offered = told = thinned = 0
+    newest: dict[str, int] = {}
+    offered = counted = thinned = 0
     for number, tables in enumerate(pieces):
         if number == at:
             policy = successor(policy, how)
-        outcome = policy.apply(tables)
+        for t in tables:
+            newest[t.bus] = max(int(t.time.max()), newest.get(t.bus, -(10**9)))
+        outcome = policy.apply(tables, newest if told and told[number] else {})
         kept += outcome.tables
         offered += sum(t.samples for t in tables)
-        told += outcome.kept
+        counted += outcome.kept
         thinned += outcome.thinned
         assert outcome.folded == outcome.made == 0
-        assert told == sum(t.samples for t in kept)
-        assert offered == told + thinned + policy.held
+        assert counted == sum(t.samples for t in kept)
+        assert offered == counted + thinned + policy.held
     outcome = policy.finish()
     kept += outcome.tables
     assert policy.held == 0
-    assert offered == told + outcome.kept + thinned + outcome.thinned
-    assert told + outcome.kept == sum(t.samples for t in kept)
+    assert offered == counted + outcome.kept + thinned + outcome.thinned
+    assert counted + outcome.kept == sum(t.samples for t in kept)
     return kept
 
 
@@ -103,7 +113,8 @@ def test_what_is_kept_is_as_defined_wherever_blocks_end(
     cuts = data.draw(st.sets(st.integers(0, len(rows)), max_size=6))
     at = data.draw(st.integers(0, len(cuts)))
     pieces = list(blocks(rows, cuts, dict(enumerate(order))))
-    assert found(run(rule, pieces, how, at)) == expected(by_definition(rule, rows))
+    told = data.draw(st.lists(st.booleans(), min_size=len(pieces), max_size=len(pieces)))
+    assert found(run(rule, pieces, how, at, told)) == expected(by_definition(rule, rows))
 
 
 @settings(deadline=None, max_examples=100)
@@ -196,6 +207,15 @@ def test_a_door_holds_a_sample_no_longer_than_the_time_it_is_told() -> None:
     assert decided == [0, 10, 20]
 
 
+def test_a_door_holds_a_sample_no_longer_also_where_no_other_comes() -> None:
+    policy = policy_of(Rule("door", bound=1.0, at_least_ns=10))
+    offered = [table([Row(NUMBERS, t, (0.0,)) for t in range(5)])]
+    assert [t.time.tolist() for t in policy.apply(offered, {"can0": 13}).tables] == [[0]]
+    assert policy.held == 1
+    assert [t.time.tolist() for t in policy.apply([], {"can0": 14}).tables] == [[4]]
+    assert policy.held == 0
+
+
 def test_a_door_goes_on_after_it_was_finished() -> None:
     policy = policy_of(Rule("door", bound=0.5))
     first = [Row(NUMBERS, t, (float(t),)) for t in range(10)]
@@ -280,7 +300,22 @@ def test_a_policy_does_not_follow_one_of_another_rule() -> None:
         policy_of(Rule("on_change")).adopt(policy_of(Rule("dead_band", bound=1.0)))
 
 
-JUNK = (None, -1, 0, 3, 2**70, -(2**63), 0.5, float("inf"), "x", b"", b"\xff" * 8, [], {}, [1])
+JUNK: tuple[Any, ...] = (
+    None,
+    -1,
+    0,
+    3,
+    2**70,
+    -(2**63),
+    0.5,
+    float("inf"),
+    "x",
+    b"",
+    b"\xff" * 8,
+    [],
+    {},
+    [1],
+)
 WINDOWS = st.builds(Rule, kind=st.just("window"), interval_ns=TIMES)
 
 

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from agent.batch import BatchReader
 from agent.errors import BatchError, SpoolError
 from agent.spool.memory import StreamKey
-from tests.spool.car import BOTH, EVENT, RAW, Car, Limits, StillClock, content
+from tests.spool.car import BOTH, EVENT, RAW, Car, Limits, StillClock, content, numbers_of
 from tests.spool.conftest import fast_folder
 from tests.spool.fakefs import CUTS, Disk
 
@@ -243,11 +243,11 @@ class Machine(RuleBasedStateMachine):
 def _readable(path: Path) -> Counter[int]:
     found: Counter[int] = Counter()
     with contextlib.suppress(BatchError):
-        for kind, table in BatchReader(path).records():
+        for kind, value in BatchReader(path).records():
             if kind == "samples":
-                found.update(table.raw["Serial"].tolist())
+                found.update(value.raw["Serial"].tolist())
             elif kind == "frames":
-                found.update(numbers_of(table))
+                found.update(numbers_of(value))
     return found
 
 

@@ -34,8 +34,8 @@ class Arrived:
         return self.samples + self.frames
 
     @classmethod
-    def read(cls, files: Iterable[Path]) -> Self:
-        """Read all records of batches.
+    def read(cls, files: Iterable[Path], begin: int | None = None) -> Self:
+        """Read all records of batches; `begin` where it is known from elsewhere.
 
         Raises:
             BatchError: a file is none.
@@ -50,7 +50,9 @@ class Arrived:
                 if kind == "samples":
                     found.samples += value.samples
                     found.by_campaign[value.campaign] += value.samples
-                    if reader.header.get("lane") != "report":  # what the agent tells of itself
+                    # Not what the agent tells of itself, nor windows, which lie on a grid.
+                    told = reader.header.get("lane") == "report"
+                    if not told and not any("." in name for name in value.names):
                         begins.append(int(value.time.min()))
                 elif kind == "frames":
                     found.frames += value.samples
@@ -64,7 +66,8 @@ class Arrived:
                     elif not events.get(key, {}).get("complete"):
                         events[key] = value
         found.events = sorted(events.values(), key=_moment)
-        found.begin = min(begins, default=found.events[0]["time"] if found.events else 0)
+        first = _moment(found.events[0]) if found.events else 0
+        found.begin = min(begins, default=first) if begin is None else begin
         return found
 
     def differences(self, ledger: Mapping[str, Any], expected: Sequence[str]) -> list[str]:

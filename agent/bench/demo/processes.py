@@ -96,8 +96,8 @@ async def result_of(process: asyncio.subprocess.Process, log: Path) -> dict[str,
     return result
 
 
-async def ticks(limit_s: float, step_s: float = 0.1) -> AsyncIterator[float]:
-    """Seconds since the start, each `step_s`.
+async def ticks(limit_s: float, what: str, step_s: float = 0.1) -> AsyncIterator[float]:
+    """Seconds since the start, each `step_s`, until somebody has seen `what` is waited for.
 
     Raises:
         DemoError: `limit_s` is over.
@@ -107,7 +107,7 @@ async def ticks(limit_s: float, step_s: float = 0.1) -> AsyncIterator[float]:
     while (passed := loop.time() - began) < limit_s:
         yield passed
         await asyncio.sleep(step_s)
-    raise DemoError(f"waited {limit_s:.0f} s in vain")
+    raise DemoError(f"waited {limit_s:.0f} s in vain: {what}")
 
 
 async def status_of(socket: Path) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from agent.bench.demo.processes import (
 )
 from agent.bench.demo.recording import device_file
 from agent.bench.link import Link
+from agent.bus import read_log
 from agent.ledger import differences
 from agent.observe.report import ledger_lines
 from agent.settings import packaged
@@ -43,6 +44,8 @@ class Run:
     """Where the cloud keeps batches."""
     expected: Sequence[str] = ()
     """Events that must arrive, by name or kind."""
+    begin: int | None = None
+    """The time of the vehicle's first frame, ns, where it is known."""
     agent: asyncio.subprocess.Process = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +83,7 @@ class Run:
             *("run", "-c", str(self.config), *options),
             environment=environment,
         )
-        async for _ in ticks(START_S):
+        async for _ in ticks(START_S, "the agent does not answer"):
             if self.agent.returncode not in (None, 0):
                 raise DemoError(f"the agent did not start:\n{tail(self._log)}")
             if self.agent.returncode == 0 or await status_of(self._socket) is not None:
@@ -104,7 +107,8 @@ class Run:
         cut_at, restore_at = seconds * 0.35, seconds * 0.65
         shown = -step_s
         telling.progress_head()
-        async for passed in ticks(seconds * 3 + END_S, 0.25):
+        limit_s = seconds * 3 + END_S
+        async for passed in ticks(limit_s, f"it does not end; see {self._log}", 0.25):
             if watched.returncode is not None:
                 break
             if self.agent.returncode not in (None, 0):
@@ -130,7 +134,7 @@ class Run:
             DemoError: it does not, or not well.
         """
         if self.agent.returncode is None and sent is not None:
-            async for _ in ticks(END_S):
+            async for _ in ticks(END_S, f"batches still wait; see {self._log}"):
                 status = await status_of(self._socket)
                 if status is None:
                     raise DemoError(f"the agent does not answer:\n{tail(self._log)}")
@@ -152,7 +156,7 @@ class Run:
     ) -> tuple[Arrived, list[str]]:
         """Tell what arrived; what is wrong with it, as sentences."""
         ledger = status["ledger"]
-        arrived = Arrived.read(set(self.cloud.rglob("*.batch")) - self._before)
+        arrived = Arrived.read(set(self.cloud.rglob("*.batch")) - self._before, self.begin)
         wrong = list(differences(ledger))
         telling.say()
         if whole_ledger:
@@ -188,7 +192,7 @@ async def drive_live(
         log,
         *("simulate", "--slcan", str(adapter), "--seconds", f"{seconds:g}", "--json"),
     )
-    async for _ in ticks(START_S):
+    async for _ in ticks(START_S, "the virtual car has no adapter"):
         if adapter.is_symlink():
             break
         if vehicle.returncode is not None:
@@ -231,6 +235,11 @@ class Prepared:
         result = await result_of(self.process, self.folder / "vehicle.log")
         return int(result["frames"])
 
+    def begins(self) -> int:
+        """The time of the first frame, ns."""
+        with read_log(self.log) as blocks:
+            return int(next(iter(blocks)).time[0])
+
 
 async def drive_recorded(
     stack: contextlib.AsyncExitStack,
@@ -246,7 +255,7 @@ async def drive_recorded(
     speed = max(1.0, prepared.seconds / seconds)
     plan = packaged(f"config/plan-{prepared.kind}.toml")
     config = device_file(prepared.folder, f"demo-{prepared.kind}", str(plan), prepared.log, speed)
-    run = Run(prepared.folder, config, link, cloud, expected)
+    run = Run(prepared.folder, config, link, cloud, expected, prepared.begins())
     telling.note(f"{prepared.seconds:.0f} s of driving, {speed:.0f} times as fast; plan {plan}")
     await run.start(stack)
     await run.watch(seconds, step_s=4, cut=False)

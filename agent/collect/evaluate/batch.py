@@ -7,7 +7,7 @@ signal. The copy outlives the block, for rows that cannot be decided yet.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,11 +43,21 @@ class Forms:
         self._counts: Int64 | None = None
         self._ranks: Int64 | None = None
 
-    def of(self, schema: TableSchema) -> Form | None:
+    def known(self, tables: Iterable[SignalTable]) -> list[tuple[Form, SignalTable]]:
+        """The tables that are wanted and have rows."""
         # A schema's own hash is a call into Python, and schemas live as long as their decoder.
-        known = self._by_identity.get(id(schema))
-        if known is not None:
-            return known[1]
+        get = self._by_identity.get
+        found = []
+        for table in tables:
+            if not len(table.time):
+                continue
+            entry = get(id(table.schema))
+            form = self._of(table.schema) if entry is None else entry[1]
+            if form is not None:
+                found.append((form, table))
+        return found
+
+    def _of(self, schema: TableSchema) -> Form | None:
         if schema not in self._by_schema:
             self._by_schema[schema] = self._new(schema)
         form = self._by_schema[schema]
@@ -156,9 +166,12 @@ class Batch:
         counts = forms.counts[:, self.kinds]
         self.whole = self._rows(_whole(tables), counts[0])
         self.floats = self._rows(_floats(tables), counts[1])
-        self.texts: list[tuple[UInt8, ...]] = [
-            tuple(p.copy() for p in table.payloads) if form.texts else () for form, table in tables
-        ]
+        self.texts: dict[int, tuple[UInt8, ...]] = {
+            number: tuple(p.copy() for p in table.payloads)
+            for number, (form, table) in enumerate(tables)
+            if form.texts
+        }
+        """The payloads of tables that have some."""
 
     @property
     def ranks(self) -> Int64:
@@ -214,7 +227,7 @@ class Batch:
                     if kind == "float32":
                         values[kind] = matrix.astype(np.float32)
                     row += k
-            texts = tuple(p[skip:] for p in self.texts[number])
+            texts = tuple(p[skip:] for p in self.texts.get(number, ()))
             time = self.time[start + skip : start + n]
             made.append(SignalTable(form.schema, time, values, texts))
         return made

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from agent.blocks import Float64, Int64
 from agent.clock import SECOND
-from agent.collect.evaluate.hull import Bools, Hull, Hulls
+from agent.collect.evaluate.hull import Bools, Hull, Hulls, Look
 from agent.collect.evaluate.program import Program
 from agent.collect.evaluate.span import Span
 from agent.collect.evaluate.state import Memory
@@ -81,6 +81,8 @@ class Bounds:
         self._timers = np.array(timers, np.intp)
         self._timed = np.array([program.condition_parts[p][0] for p in timers], np.intp)
         self._roots = np.unique(np.array(program.roots, np.intp))
+        self.unknown = np.ones(len(program.signals), bool)
+        """Which slots can have been unknown in the last span."""
 
     def _find_numbers(self) -> None:
         program = self._program
@@ -180,6 +182,7 @@ class Bounds:
     def possible(self, memory: Memory, span: Span) -> Bits:
         """uint8[conditions]: what each can be at some moment from the span's begin to its end."""
         hull = self._hulls.of(memory.base, span)
+        self.unknown = hull.unknown
         bits = np.zeros(len(self._program.conditions), np.uint8)
         self._compare(bits, *self._intervals(memory, span, hull))
         self._leaves(bits, memory, span, hull)
@@ -207,15 +210,7 @@ class Bounds:
         low[self._constants] = high[self._constants] = self._values
         unknown[self._constants] = np.isnan(self._values)
         self._windows.look(memory, span, hull, (low, high, unknown))
-        place, slot = self._previous
-        if len(place):
-            before = memory.base.previous[slot]
-            low[place], high[place] = np.fmin(before, low[slot]), np.fmax(before, high[slot])
-            known[place] = known[slot] | ~np.isnan(before)
-            only_before = ~known[slot]
-            low[place[only_before]] = before[only_before]
-            high[place[only_before]] = before[only_before]
-            unknown[place] = unknown[slot] | np.isnan(before)
+        self._look_back(hull, low, high, known, unknown)
         for name, (place, a, b) in self._steps:
             known[place] = known[a] & known[b]
             unknown[place] = unknown[a] | unknown[b]
@@ -229,6 +224,29 @@ class Bounds:
             high[place] = np.where(odd, np.inf, greatest)
             unknown[place] |= odd
         return low, high, known, unknown
+
+    def _look_back(
+        self, hull: Hull, low: Float64, high: Float64, known: Bools, unknown: Bools
+    ) -> None:
+        """What samples before the last can be.
+
+        Before a span, such a sample lay in the last span that had samples, or was held then.
+        """
+        place, slot = self._previous
+        if not len(place):
+            return
+        before = self._before
+        low[place] = np.minimum(before.low, hull.low[slot])
+        high[place] = np.maximum(before.high, hull.high[slot])
+        unknown[place] = before.unknown | hull.unknown[slot]
+        known[place] = before.known | hull.known[slot]
+        # What is not known has no bounds.
+        only = hull.known[slot] & ~before.known
+        low[place[only]], high[place[only]] = hull.low[slot[only]], hull.high[slot[only]]
+        only = before.known & ~hull.known[slot]
+        low[place[only]], high[place[only]] = before.low[only], before.high[only]
+        for mine, of in zip(before, hull.look(slot), strict=True):
+            np.copyto(mine, of, where=hull.touched[slot])
 
     def _compare(
         self, bits: Bits, low: Float64, high: Float64, known: Bools, unknown: Bools
@@ -313,6 +331,9 @@ class Bounds:
     def remember(self, memory: Memory) -> None:
         """Begin anew with what is held of windows."""
         self._windows.remember(memory)
+        n = len(self._previous[0])
+        anything = np.ones(n, bool)
+        self._before = Look(np.full(n, -np.inf), np.full(n, np.inf), anything, anything.copy())
 
 
 def _set(bits: Bits, place: Places, no: Bools, yes: Bools, unknown: Bools | None = None) -> None:

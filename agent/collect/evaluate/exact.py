@@ -1,11 +1,14 @@
 """Conditions moment by moment: the series of every expression that is needed, each made once."""
 
+import itertools
 from collections.abc import Iterable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.blocks import Float64, Int64
+from agent.collect.evaluate.columns import Column, Columns
 from agent.collect.evaluate.program import Program
 from agent.collect.evaluate.series import (
     FALSE,
@@ -19,7 +22,7 @@ from agent.collect.evaluate.series import (
     moments,
     runs,
 )
-from agent.collect.evaluate.span import Column, Span
+from agent.collect.evaluate.span import Span
 from agent.collect.evaluate.state import Memory
 from agent.collect.expression.tree import (
     Arithmetic,
@@ -61,12 +64,17 @@ class Exact:
     """Evaluates conditions in a span, and brings timers and edges to its end."""
 
     def __init__(
-        self, program: Program, memory: Memory, span: Span, possible: NDArray[np.uint8] | None
+        self,
+        program: Program,
+        memory: Memory,
+        columns: Columns,
+        span: Span,
+        possible: NDArray[np.uint8] | None,
     ) -> None:
         self._program = program
         self._memory = memory
-        self._span = span
-        self._possible = possible
+        self._columns = columns
+        self._possible = None if possible is None else possible.tolist()
         self._asked: set[int] = set()
         self._joiner = Joiner()
         self._numbers: dict[int, Series] = {}
@@ -77,11 +85,24 @@ class Exact:
 
     def evaluate(self, wanted: Iterable[int]) -> None:
         """Make the series of conditions, and of what they are made of."""
-        numbers: set[int] = set()
-        needed: set[int] = set()
-        stack = list(wanted)
         # A timer goes on, even where it surely does not run out.
-        self._asked = set(stack)
+        self._asked = set(wanted)
+        needed, numbers, slots, simple = self._find()
+        self._columns.prepare(slots)
+        self._compare_signals(simple)
+        for place in sorted(numbers):  # parts come before what is made of them
+            self._numbers[place] = self._number(place)
+        for place in sorted(needed - self._conditions.keys()):
+            self._conditions[place] = self._condition(place)
+
+    def _find(self) -> tuple[set[int], set[int], set[int], list[int]]:
+        """Conditions, numbers and slots that are needed; comparisons of signals with constants."""
+        program = self._program
+        needed: set[int] = set()
+        numbers: set[int] = set()
+        slots: set[int] = set()
+        simple: list[int] = []
+        stack = list(self._asked)
         while stack:
             place = stack.pop()
             if place in needed:
@@ -89,20 +110,23 @@ class Exact:
             needed.add(place)
             if self._constant(place) is not None:
                 continue
-            node, below = self._program.conditions[place], self._program.condition_parts[place]
-            if isinstance(node, Compare):
-                numbers.update(below)
-            elif isinstance(node, Both | Either | Not | For | Edge):
+            node, below = program.conditions[place], program.condition_parts[place]
+            if isinstance(node, Both | Either | Not | For | Edge):
                 stack += below
+            elif not isinstance(node, Compare):
+                slots.update(below)
+            elif below[0] < len(program.signals) and isinstance(node.right, Number):
+                simple.append(place)
+                slots.add(below[0])
+            else:
+                numbers.update(below)
         stack = list(numbers)
         while stack:
-            more = set(self._program.number_parts[stack.pop()]) - numbers
+            more = set(program.number_parts[stack.pop()]) - numbers
             numbers |= more
             stack += more
-        for place in sorted(numbers):  # parts come before what is made of them
-            self._numbers[place] = self._number(place)
-        for place in sorted(needed):
-            self._conditions[place] = self._condition(place)
+        slots |= {place for place in numbers if place < len(program.signals)}
+        return needed, numbers, slots, simple
 
     def truths(self, place: int) -> tuple[Int64, NDArray[np.bool_]]:
         """Times, and whether an evaluated condition is true from each on."""
@@ -112,7 +136,7 @@ class Exact:
     def _constant(self, place: int) -> int | None:
         if self._possible is None or place in self._asked:
             return None
-        return _ONLY.get(int(self._possible[place]))
+        return _ONLY.get(self._possible[place])
 
     # Numbers
 
@@ -120,10 +144,10 @@ class Exact:
         node, below = self._program.numbers[place], self._program.number_parts[place]
         match node:
             case Signal():
-                column = self._span.column(place)
+                column = self._columns.of(place)
                 return Series(column.stamps.times, column.last_of_each(column.values))
             case Number():
-                return Series(self._span.origin.times, np.array([node.value], np.float64))
+                return Series(self._columns.origin.times, np.array([node.value], np.float64))
             case Arithmetic():
                 times, left, right = self._joiner.join(*(self._numbers[p] for p in below))
                 values: Float64 = _ARITHMETIC[node.operator](left, right)
@@ -134,10 +158,8 @@ class Exact:
                 of = self._numbers[below[0]]
                 return Series(of.times, np.abs(of.values) if node.name == "abs" else -of.values)
             case Previous():
-                column = self._span.column(below[0])
-                before = np.concatenate(
-                    (self._memory.base.previous[below[0] : below[0] + 1], column.values[:-1])
-                )
+                column = self._columns.of(below[0])
+                before = np.concatenate(([self._columns.previous(below[0])], column.values[:-1]))
                 return Series(column.stamps.times, column.last_of_each(before))
             case Window():
                 history = self._memory.histories[below[0]]
@@ -158,9 +180,7 @@ class Exact:
             case Compare():
                 return self._compare(node, below)
             case Both() | Either():
-                times, left, right = self._joiner.join(*(self._conditions[p] for p in below))
-                join = np.minimum if isinstance(node, Both) else np.maximum
-                return Series(times, join(left, right))
+                return self._join(isinstance(node, Both), *(self._conditions[p] for p in below))
             case Not():
                 of = self._conditions[below[0]]
                 return Series(of.times, np.int8(TRUE) - of.values)
@@ -170,20 +190,42 @@ class Exact:
                 return self._edge(place, node, self._conditions[below[0]])
         return self._of_signal(node, below[0])
 
+    def _join(self, both: bool, a: Series, b: Series) -> Series:
+        neutral = TRUE if both else FALSE
+        if len(a.values) == 1 and a.values[0] == neutral:
+            return b
+        if len(b.values) == 1 and b.values[0] == neutral:
+            return a
+        times, left, right = self._joiner.join(a, b)
+        return Series(times, np.minimum(left, right) if both else np.maximum(left, right))
+
     def _always(self, truth: int) -> Series:
-        return Series(self._span.origin.times, np.array([truth], np.int8))
+        return Series(self._columns.origin.times, np.array([truth], np.int8))
 
     def _compare(self, node: Compare, below: tuple[int, ...]) -> Series:
         times, left, right = self._joiner.join(*(self._numbers[p] for p in below))
-        holds = _COMPARE[node.operator](left, right)
-        truths = holds.view(np.int8) * np.int8(TRUE)
-        unknown = np.isnan(left) | np.isnan(right)
-        if unknown.any():
-            truths[unknown] = UNKNOWN
-        return Series(times, truths)
+        return Series(times, _truths(_COMPARE[node.operator], left, right))
+
+    def _compare_signals(self, places: list[int]) -> None:
+        """Many comparisons of a signal with a constant, in one call for each operator."""
+        by_operator: dict[str, list[tuple[int, Column, float]]] = {}
+        for place in places:
+            column = self._columns.of(self._program.condition_parts[place][0])
+            compare = cast("Compare", self._program.conditions[place])
+            constant = cast("Number", compare.right).value
+            by_operator.setdefault(compare.operator, []).append((place, column, constant))
+        for operator, rows in by_operator.items():
+            values = np.concatenate([column.values for _, column, _ in rows])
+            lengths = [len(column.values) for _, column, _ in rows]
+            constants = np.repeat([constant for _, _, constant in rows], lengths)
+            truths = _truths(_COMPARE[operator], values, constants)
+            edges = itertools.pairwise(itertools.accumulate(lengths, initial=0))
+            for (place, column, _), (a, b) in zip(rows, edges, strict=True):
+                mine = column.last_of_each(truths[a:b])
+                self._conditions[place] = Series(column.stamps.times, mine)
 
     def _of_signal(self, node: Condition, slot: int) -> Series:
-        column = self._span.column(slot)
+        column = self._columns.of(slot)
         match node:
             case RawIs():
                 truths = _is_raw(node, column)
@@ -219,7 +261,7 @@ class Exact:
         if first is not None:
             edges &= (of.values[:-1] != UNKNOWN) | (of.times[1:] > first)
         on = of.times[1:][edges]
-        self.fired[number] = len(on) > 0 and on[-1] == self._span.end
+        self.fired[number] = len(on) > 0 and on[-1] == self._within[1]
         return moments(on, bool(self._memory.fired[number]), self._within)
 
     def _first_sample(self, condition: int) -> int | None:
@@ -227,10 +269,16 @@ class Exact:
         slots = self._program.slots_below(condition)
         if self._memory.base.seen[slots].any():
             return None
-        firsts = [
-            s.times[1] for s in (self._span.column(i).stamps for i in slots) if len(s.all) > 1
-        ]
-        return int(min(firsts, default=self._span.end))
+        firsts = [s.times[1] for s in (self._columns.of(i).stamps for i in slots) if len(s.all) > 1]
+        return int(min(firsts, default=self._within[1]))
+
+
+def _truths(compare: np.ufunc, left: Float64, right: Float64) -> Truths:
+    truths: Truths = compare(left, right).view(np.int8) * np.int8(TRUE)
+    unknown = np.isnan(left) | np.isnan(right)
+    if unknown.any():
+        truths[unknown] = UNKNOWN
+    return truths
 
 
 def _is_raw(node: RawIs, column: Column) -> Truths:

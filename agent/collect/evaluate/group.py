@@ -10,10 +10,13 @@ from agent.blocks import Int64, SignalSchema, SignalTable
 from agent.clock import SECOND
 from agent.collect.evaluate.batch import Batch, Form, Forms
 from agent.collect.evaluate.bounds import Bounds
+from agent.collect.evaluate.columns import Columns
 from agent.collect.evaluate.exact import Exact
+from agent.collect.evaluate.hull import Bools
 from agent.collect.evaluate.keep import KeptGroup, KeptHistory, KeptSlot, KeptTable
 from agent.collect.evaluate.program import Program, paths
-from agent.collect.evaluate.span import NEVER, Cut, Part, Span, Wiring
+from agent.collect.evaluate.slots import NEVER, Wiring
+from agent.collect.evaluate.span import Cut, Last, Part, Span
 from agent.collect.evaluate.state import Memory
 from agent.collect.expression.tree import Condition
 from agent.signals.database import ANY_BUS, SignalPath
@@ -55,7 +58,7 @@ class Group:
         """Buses that gave signals which are read by any bus."""
         self._program = program = Program(list(trees.values()))
         self._roots = dict(zip(trees, program.roots, strict=True))
-        self._all_roots = sorted(set(program.roots))
+        self._all_roots = np.unique(np.array(program.roots, np.intp))
         self._names = {root: name for name, root in self._roots.items()}
         self._wiring = Wiring(program.signals, program.slot)
         self._connected = np.zeros(0, bool)
@@ -146,17 +149,15 @@ class Group:
             return {}
         memory, program = self._memory, self._program
         cuts = [Cut(part, self._wiring, until) for part in self._parts]
-        span = Span(self.horizon, until, cuts, memory.base, program.signals)
-        for slot, history in memory.histories.items():
-            column = span.column(slot)
-            valid = ~np.isnan(column.values)
-            valid[0] = False
-            history.append(column.stamps.all[valid], column.values[valid], column.raw[valid])
+        span = Span(self.horizon, until, cuts, memory.base)
+        columns = Columns(program, span)
+        for slot, times, raw in columns.copies(memory.windowed):
+            memory.histories[slot].note(times, raw)
         fresh = bool(memory.fresh[self._all_roots].any())
         possible = None if fresh else self._bounds.possible(memory, span)
-        exact = Exact(program, memory, span, possible)
+        exact = Exact(program, memory, columns, span, possible)
         if possible is None:
-            wanted = [*self._all_roots, *memory.fors, *memory.edges]
+            wanted = [*self._all_roots.tolist(), *memory.fors, *memory.edges]
         else:
             wanted = self._bounds.wanted(possible)
         exact.evaluate(wanted)
@@ -167,7 +168,7 @@ class Group:
                 changes[self._names[root]] = change
         memory.fresh[:] = False
         memory.fired = exact.fired
-        _advance(memory, span)
+        _advance(memory, span, columns, None if possible is None else self._bounds.unknown)
         self.horizon = until
         if fresh:
             self._bounds.remember(memory)
@@ -228,8 +229,7 @@ class Group:
             ValueError: it cannot be what was kept.
         """
         tables = [rows.table(self._schemas(rows.bus, rows)) for rows in kept.pending]
-        known = [(forms.of(t.schema), t) for t in tables if len(t)]
-        mine = [(form, t) for form, t in known if form is not None]
+        mine = forms.known(tables)
         memory: Memory | None = None
         if kept.horizon != NEVER:
             memory = Memory(self._program, kept.horizon + 1)
@@ -275,40 +275,54 @@ class Group:
         return found
 
 
-def _advance(memory: Memory, span: Span) -> None:
-    """Make the last samples of a span what is held."""
+def _advance(memory: Memory, span: Span, columns: Columns, unknown: Bools | None) -> None:
+    """Make the last samples of a span what is held.
+
+    `unknown` are the slots that may have been unknown in it; None stands for all.
+    """
     base = memory.base
-    touched = [(cut, part) for cut in span.cuts for part in (cut.whole, cut.floats)]
-    for slot in memory.preceding:
-        column = span.column(slot)
-        if len(column.values) > 1:
-            base.previous[slot] = column.values[-2]
+    last = Last.of(span)
+    # Columns begin with what was held, so they are looked at before that is another.
+    texts = {slot: columns.of(slot) for cut in span.cuts for slot in cut.texts[2].tolist()}
+    ended = np.zeros(len(base.time), bool)
+    ended[last.slot[last.time == span.end]] = True
+    ended[list(texts)] = True
     changed = [
         slot
         for slot in memory.changing
-        if (times := span.column(slot).stamps.all)[-1] == span.end
-        and span.column(slot).differs()[times[1:] == span.end].any()
+        if ended[slot]
+        and columns.of(slot).differs()[columns.of(slot).stamps.all[1:] == span.end].any()
     ]
     base.changed[:] = False
     base.changed[changed] = True
-    texts = {slot for cut in span.cuts for slot in cut.texts[2].tolist()}
-    last_texts = {slot: span.column(slot) for slot in texts}
-    for slot, column in last_texts.items():
+    if memory.preceding:
+        _advance_previous(memory, columns, last)
+    for slot, column in texts.items():
         base.texts[slot] = bytes(column.raw[-1])
         base.time[slot], base.seen[slot] = column.stamps.all[-1], True
-    if touched:
-        slots = np.concatenate([part.slot for _, part in touched])
-        times = np.concatenate([span.time_at(cut, part.table) for cut, part in touched])
-        raw = np.concatenate([part.last for _, part in touched])
-        if len(slots) and np.bincount(slots).max() > 1:
-            ranks = np.concatenate([cut.batch.ranks[part.table] for cut, part in touched])
-            order = np.lexsort((ranks, times))
-            slots, times, raw = slots[order], times[order], raw[order]
-        base.time[slots], base.raw[slots], base.seen[slots] = times, raw, True
-    for slot, history in memory.histories.items():
-        if len(history):
-            base.valid_time[slot] = history.time[-1]
-        history.forget(span.end)
+    base.time[last.slot], base.raw[last.slot], base.seen[last.slot] = last.time, last.raw, True
+    if memory.histories:
+        valid = memory.windowed & (False if unknown is None else ~unknown)
+        base.valid_time[valid] = base.time[valid]
+        for slot in np.flatnonzero(memory.windowed & ~valid).tolist():
+            if len(times := memory.histories[slot].time):
+                base.valid_time[slot] = times[-1]
+        for history in memory.histories.values():
+            history.decided(span.end)
+
+
+def _advance_previous(memory: Memory, columns: Columns, last: Last) -> None:
+    base = memory.base
+    if last.single:
+        slots, more = last.slot, last.count > 1
+        base.preceded[slots] = more | base.seen[slots]
+        base.previous[slots] = np.where(more, last.raw_before, base.raw[slots])
+        return
+    for slot in memory.preceding:
+        raw = columns.of(slot).raw
+        if len(raw) > 1:
+            base.preceded[slot] = len(raw) > 2 or bool(base.seen[slot])
+            base.previous[slot] = raw[-2:-1].view(np.int64)[0]
 
 
 def _kept_slot(memory: Memory, program: Program, slot: int) -> KeptSlot:
@@ -322,7 +336,8 @@ def _kept_slot(memory: Memory, program: Program, slot: int) -> KeptSlot:
         bool(base.seen[slot]),
         int(base.time[slot]),
         int(base.raw[slot]),
-        float(base.previous[slot]),
+        bool(base.preceded[slot]),
+        int(base.previous[slot]),
         int(base.valid_time[slot]),
         bool(base.changed[slot]),
         base.texts.get(slot, b""),
@@ -335,11 +350,11 @@ def _recall_slot(memory: Memory, slot: int, kept: KeptSlot, horizon: int) -> Non
     if kept.time > horizon + 1 or kept.valid_time > horizon:
         raise ValueError(f"{kept.path} has a sample after the last decided moment")
     base.seen[slot], base.time[slot], base.raw[slot] = kept.seen, kept.time, kept.raw
-    base.previous[slot], base.valid_time[slot] = kept.previous, kept.valid_time
-    base.changed[slot] = kept.changed
+    base.preceded[slot], base.previous[slot] = kept.preceded, kept.previous
+    base.valid_time[slot], base.changed[slot] = kept.valid_time, kept.changed
     if kept.text:
         base.texts[slot] = kept.text
     history = memory.histories.get(slot)
     if history is not None and kept.history is not None:
         history.append(*kept.history.arrays())
-        history.forget(horizon)
+        history.decided(horizon)

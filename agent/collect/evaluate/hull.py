@@ -7,19 +7,30 @@ arithmetic is used instead, the bounds are widened by more than float arithmetic
 
 import dataclasses
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.blocks import Float64, Int64
 from agent.collect.evaluate.program import Program
-from agent.collect.evaluate.span import Base, Span
+from agent.collect.evaluate.slots import Base
+from agent.collect.evaluate.span import Span
 
 _LEAST, _GREATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 _SLACK = 1e-15
 """Relative; three roundings are off by less than 4e-16."""
 
 Bools = NDArray[np.bool_]
+
+
+class Look(NamedTuple):
+    """What some signals can be, as `Hull` has it of all."""
+
+    low: Float64
+    high: Float64
+    known: Bools
+    unknown: Bools
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +52,9 @@ class Hull:
     touched: Bools
     """Whether there are samples."""
 
+    def look(self, slots: Int64) -> Look:
+        return Look(self.low[slots], self.high[slots], self.known[slots], self.unknown[slots])
+
 
 class Hulls:
     def __init__(self, program: Program) -> None:
@@ -49,9 +63,7 @@ class Hulls:
         self._slots = len(schemas)
         self._whole = slice(0, program.whole)
         self._floats = slice(program.whole, program.whole + program.floats)
-        numeric = schemas[: program.whole + program.floats]
-        self._scale = np.array([float(s.scale) for s in numeric], np.float64)
-        self._offset = np.array([float(s.offset) for s in numeric], np.float64)
+        self._scale, self._offset = program.scale, program.offset
         self._wide = _places(s.kind == "uint64" and s.bits > 63 for s in whole)
         self._widened = _places(
             s.needs_whole_arithmetic or (s.kind == "uint64" and s.bits > 63) for s in whole

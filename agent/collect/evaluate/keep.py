@@ -50,7 +50,8 @@ class KeptSlot(Struct, forbid_unknown_fields=True):
     seen: bool
     time: Nanoseconds
     raw: Nanoseconds
-    previous: float
+    preceded: bool
+    previous: Nanoseconds
     valid_time: Nanoseconds
     changed: bool
     text: bytes = b""

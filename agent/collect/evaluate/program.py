@@ -8,6 +8,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
+from agent.blocks import SignalSchema
 from agent.collect.expression.tree import (
     Arithmetic,
     Both,
@@ -138,6 +141,11 @@ class Program:
         self.whole = kinds.count(0)
         """How many signals are whole numbers."""
         self.floats = kinds.count(1)
+        schemas = [s.schema for s in self.signals]
+        self.scale = np.array([float(s.scale) for s in schemas], np.float64)
+        self.offset = np.array([float(s.offset) for s in schemas], np.float64)
+        self.plain = np.array([_is_plain(s) for s in schemas], bool)
+        """Whether raw * scale + offset in float64 is what `SignalSchema.physical` gives."""
         self.numbers: list[Numeric] = list(self.signals)
         self.conditions: list[Condition] = []
         self.number_parts: list[tuple[int, ...]] = [()] * len(self.signals)
@@ -184,6 +192,11 @@ class Program:
             found = paths(self.conditions[condition])
             self._below[condition] = sorted(self.slot[path] for path in found)
         return self._below[condition]
+
+
+def _is_plain(schema: SignalSchema) -> bool:
+    wide = schema.kind == "uint64" and schema.bits > 63  # held as bits of int64
+    return schema.kind != "bytes" and not wide and not schema.needs_whole_arithmetic
 
 
 def _check(node: Node) -> None:

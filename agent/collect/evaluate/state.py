@@ -4,7 +4,7 @@ import numpy as np
 
 from agent.blocks import Int64
 from agent.collect.evaluate.program import Program
-from agent.collect.evaluate.span import Base
+from agent.collect.evaluate.slots import Base
 from agent.collect.evaluate.windows import History
 from agent.collect.expression.tree import Changed, Edge, For, Previous, Window
 
@@ -35,6 +35,9 @@ class Memory:
                 longest[slot] = max(longest.get(slot, 0), node.duration_ns)
         for slot, duration in longest.items():
             self.histories[slot] = History(program.signals[slot].schema, duration)
+        self.windowed = np.zeros(len(program.signals), bool)
+        self.windowed[list(longest)] = True
+        """Slots with windows."""
         self.changing = sorted({program.condition_parts[p][0] for p in program.of_type(Changed)})
         """Slots whose changes are asked for."""
         self.preceding = sorted(

@@ -11,6 +11,8 @@ from agent.clock import SECOND
 MAX_SAMPLES = 1 << 20
 """How many samples a window has at most: beyond, the oldest are dropped and counted."""
 _LEAST_ROOM = 256
+_MAX_NOTED = 32
+"""Blocks of which columns are noted."""
 _SHORT_SUM_BITS = 62 - 20
 """Raw values of so many bits: MAX_SAMPLES of them can be summed in 63."""
 _LOW = np.int64(0xFFFF_FFFF)
@@ -19,39 +21,76 @@ _FEW = 1 << 16
 
 
 class History:
-    """Samples in the order of time, in arrays that grow; the oldest leave at the front."""
+    """Samples in the order of time, in arrays that grow; the oldest leave at the front.
+
+    Columns that come are only noted, and looked at when somebody asks or when there are many: most
+    blocks are decided without.
+    """
 
     def __init__(self, schema: SignalSchema, duration_ns: int) -> None:
         self._schema = schema
-        self.duration_ns = duration_ns
+        self._duration_ns = duration_ns
         """The longest window."""
         self._first = self._last = 0
         self._arrays: tuple[Int64, Float64, Int64] = _room(0)
-        self.overflown = 0
+        self._noted: list[tuple[Int64, NDArray[Any]]] = []
+        self._decided: int | None = None
+        self._overflown = 0
 
-    def __len__(self) -> int:
-        return self._last - self._first
+    @property
+    def overflown(self) -> int:
+        """How many samples were dropped though a window should have them."""
+        self._settle()
+        return self._overflown
 
     @property
     def time(self) -> Int64:
+        self._settle()
         return self._arrays[0][self._first : self._last]
 
     @property
     def values(self) -> Float64:
         """Physical values; none is NaN."""
+        self._settle()
         return self._arrays[1][self._first : self._last]
 
     @property
     def raw(self) -> Int64:
         """Of floats, the bits."""
+        self._settle()
         return self._arrays[2][self._first : self._last]
 
+    def note(self, time: Int64, raw: NDArray[Any]) -> None:
+        """Add samples, valid or not, that are not older than those before."""
+        self._noted.append((time, raw))
+
+    def decided(self, time: int) -> None:
+        """No window before `time` is looked at any more."""
+        self._decided = time
+        if len(self._noted) >= _MAX_NOTED:
+            self._settle()
+            self._forget(time)
+
+    def _settle(self) -> None:
+        if not self._noted:
+            return
+        noted, self._noted = self._noted, []
+        time = np.concatenate([t for t, _ in noted])
+        raw = np.concatenate([r for _, r in noted])
+        values = values_of(self._schema, raw)
+        valid = ~np.isnan(values)
+        if self._decided is not None:
+            self._forget(self._decided)
+        if valid.all():
+            self.append(time, values, raw)
+        else:
+            self.append(time[valid], values[valid], raw[valid])
+
     def append(self, time: Int64, values: Float64, raw: NDArray[Any]) -> None:
-        """Add samples that are not older than those before."""
-        n = len(time)
+        """Add valid samples that are not older than those before."""
+        n, m = len(time), self._last - self._first
         if self._last + n > len(self._arrays[0]):
-            kept = self.time, self.values, self.raw
-            m = len(self)
+            kept = [array[self._first : self._last] for array in self._arrays]
             self._arrays = _room(max(_LEAST_ROOM, 2 * (m + n)))
             for array, old in zip(self._arrays, kept, strict=True):
                 array[:m] = old
@@ -61,13 +100,20 @@ class History:
             array[a:b] = new
         self._last = b
 
-    def forget(self, time: int) -> None:
+    def _forget(self, time: int) -> None:
         """Drop what no window after `time` can see, and what is beyond the limit."""
-        self._first += int(np.searchsorted(self.time, time - self.duration_ns, "right"))
-        beyond = len(self) - MAX_SAMPLES
+        times = self._arrays[0][self._first : self._last]
+        self._first += int(np.searchsorted(times, time - self._duration_ns, "right"))
+        # Of the samples until then, at most so many can still be in a window.
+        beyond = int(np.searchsorted(times, time, "right")) - (len(times) - self._size)
+        beyond -= MAX_SAMPLES
         if beyond > 0:
-            self.overflown += beyond
+            self._overflown += beyond
             self._first += beyond
+
+    @property
+    def _size(self) -> int:
+        return self._last - self._first
 
     def moments(self, duration_ns: int, begin: int, end: int) -> Int64:
         """When samples come or leave a window in (begin, end], in order, behind `begin`."""
@@ -131,6 +177,14 @@ class History:
 
 
 Name = Literal["min", "max", "mean", "count", "delta", "rate"]
+
+
+def values_of(schema: SignalSchema, raw: NDArray[Any], physical: Float64 | None = None) -> Float64:
+    """Physical values, NaN where they are unknown; `physical` is changed if it is given."""
+    values = schema.physical(raw) if physical is None else physical
+    if schema.codes:
+        values[schema.validity(raw) != 0] = np.nan
+    return values
 
 
 def _room(n: int) -> tuple[Int64, Float64, Int64]:

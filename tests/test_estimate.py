@@ -1,0 +1,120 @@
+"""`edge-agent estimate` against what a run then uploads, real cloud and all."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.bench.link import Link
+from agent.cli import main
+from tests import processes
+from tests.shared_data import needs_shared, shared
+from tests.signals.reference import LOGS, PAIRS
+
+SHARE = 0.05
+"""How far an estimate may be off."""
+
+PLAN = """
+version = 1
+name = "estimated"
+[[database]]
+bus = "*"
+files = ["{dbc}"]
+j1939 = {j1939}
+[[campaign]]
+name = "all"
+signals = ["*"]
+[[campaign]]
+name = "slow"
+signals = ["*"]
+every_ms = 1000
+uplinks = ["cloud"]
+[[campaign]]
+name = "changes"
+signals = ["*"]
+on_change = true
+[[campaign]]
+name = "minutes"
+signals = ["*"]
+window_ms = 5000
+[[campaign]]
+name = "raw"
+frames = [{{ bus = "*" }}]
+"""
+
+
+def estimated(
+    capsys: pytest.CaptureFixture[str], log: Path, plan: Path, channel: str | None
+) -> dict[str, Any]:
+    arguments = ["estimate", str(log), "--plan", str(plan), "--json", "--bus", "bus"]
+    arguments += ["--channel", channel] if channel else []
+    capsys.readouterr()
+    assert main(arguments) in (0, 1)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+async def uploaded(
+    folder: Path, log: Path, plan: Path, channel: str | None, speed: float
+) -> tuple[int, dict[str, Any]]:
+    """Bytes that the cloud has in the end, and the agent's last status."""
+    async with processes.cloud(folder / "cloud") as port, Link("127.0.0.1", port) as link:
+        config = folder / "agent.toml"
+        config.write_text(
+            f"""
+            vehicle = "car"
+            plan = "{plan}"
+            state_dir = "state"
+            [[bus]]
+            name = "bus"
+            kind = "recording"
+            path = "{log}"
+            channel = "{channel or ""}"
+            speed = {speed}
+            [[uplink]]
+            name = "cloud"
+            url = "http://127.0.0.1:{link.port}"
+            """
+        )
+        agent = await processes.start("run", "-c", str(config), "--drain", log=folder / "log")
+        assert await asyncio.wait_for(agent.wait(), 240) == 0, (folder / "log").read_text()
+    files = sorted((folder / "cloud").rglob("*.batch"))
+    status: dict[str, Any] = json.loads((folder / "state" / "last-run.json").read_text())
+    return sum(path.stat().st_size for path in files), status
+
+
+def check(
+    capsys: pytest.CaptureFixture[str],
+    log: Path,
+    plan: Path,
+    channel: str | None,
+    speeds: Sequence[float],
+) -> None:
+    found = estimated(capsys, log, plan, channel)
+    with tempfile.TemporaryDirectory() as name:
+        for speed in speeds:
+            (Path(name) / f"{speed}").mkdir()
+            run = uploaded(Path(name) / f"{speed}", log, plan, channel, speed)
+            size, status = asyncio.run(run)
+            print(f"{log.name} at {speed}: {found['bytes']:,} estimated, {size:,} uploaded")
+            kept = status["ledger"]["campaign"]
+            assert {n: row["kept"] for n, row in kept.items()} == {
+                n: row["kept"] for n, row in found["ledger"]["campaign"].items()
+            }
+            assert found["bytes"] == pytest.approx(size, rel=SHARE)
+
+
+@needs_shared
+@pytest.mark.parametrize(("log", "dbc"), PAIRS)
+def test_an_estimate_is_what_a_run_then_uploads(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, log: str, dbc: str
+) -> None:
+    name, channel = LOGS[log]
+    plan = tmp_path / "plan.toml"
+    path = shared(f"dbc/{dbc}")
+    plan.write_text(PLAN.format(dbc=path, j1939=str(PAIRS[log, dbc]).lower()))
+    check(capsys, shared(f"logs/{name}"), plan, channel, [0, 30])
