@@ -197,7 +197,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(
     ("old", "new", "words"),
     [
         ("version = 1", "version = 2", 'plan.toml:1: "version": invalid enum value 2'),
-        ('["*"]', '["*"]\nevery_ms = -1', 'plan.toml:11: "every_ms" in [campaign #1]: expected int'),
+        ('["*"]', '["*"]\nevery_ms = -1', 'plan.toml:11: "every_ms" in [campaign #1]: expected'),
         ("signals", "signal", 'plan.toml:10: unknown key "signal" in [campaign #1]; did you mean'),
         ("bus =", "bs =", 'plan.toml:5: unknown key "bs" in [database #1]; did you mean "bus"?'),
         ('name = "all"\n', "", 'plan.toml:1: the key "name" is missing'),

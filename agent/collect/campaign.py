@@ -15,25 +15,26 @@ blocks end.
 import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from agent.blocks import Event, FrameBlock, Kept, KeptFrames, SignalTable, TimeBase
 from agent.clock import SECOND
 from agent.collect.budget import Slower
-from agent.collect.conditions import Conditions, Steps
-from agent.collect.expression import signals_of
 from agent.collect.gate import Gate
 from agent.collect.plan import CompiledCampaign, condition_of, trigger_of
 from agent.collect.policies import Outcome, policy_of
-from agent.collect.privacy import Profile
 from agent.collect.ring import Ring
 from agent.collect.rows import Rows, bus_of, samples, take, times
 from agent.collect.selection import Columns, Frames
 from agent.collect.trigger import FOREVER, Trigger, Window
 from agent.settings import Lane
 from agent.signals.database import SignalPath
+
+if TYPE_CHECKING:
+    from agent.collect.conditions import Conditions, Steps
+    from agent.collect.privacy import Profile
 
 RING_BYTES = 16 << 20
 _SLOWED: tuple[Lane, ...] = ("telemetry", "raw")
@@ -55,9 +56,10 @@ class Destination(NamedTuple):
 class Flow:
     """What a block brings besides its rows."""
 
-    steps: Mapping[str, Steps]
+    steps: Mapping[str, "Steps"]
     """Conditions that changed."""
-    conditions: Conditions
+    conditions: "Conditions | None"
+    """None where the plan has none."""
     reached: Mapping[str, int]
     """Bus -> up to which time everything of it has come, ns."""
     wall_offset: int | None = None
@@ -82,7 +84,7 @@ class Campaign:
         self,
         campaign: CompiledCampaign,
         *,
-        profile: Profile | None = None,
+        profile: "Profile | None" = None,
         ring_bytes: int = RING_BYTES,
         boot_id: str = "",
     ) -> None:
@@ -173,7 +175,7 @@ class Campaign:
             begin = samples(rows)
             rows = [each for each in (self._in_days(r, flow) for r in rows) if len(each)]
             counts["outside"] += begin - samples(rows)
-        if self._gate is not None:
+        if self._gate is not None and flow.conditions is not None:
             name = condition_of(campaign.name)
             horizon = flow.conditions.horizon(name)
             rows, outside = self._gate.take(rows, flow.steps.get(name), horizon)
@@ -229,7 +231,7 @@ class Campaign:
 
     def _around_triggers(self, rows: list[Rows], flow: Flow, counts: Counts) -> list[Kept]:
         trigger, compiled = self._trigger, self.campaign.trigger
-        if trigger is None or compiled is None:
+        if trigger is None or compiled is None or flow.conditions is None:
             return list(rows)
         name = trigger_of(self.campaign.name)
         steps = flow.steps.get(name)
@@ -237,6 +239,11 @@ class Campaign:
         horizon = flow.conditions.horizon(name)
         for window in begun:
             self._miss(window)
+            window.values = {
+                str(path): value
+                for path, value in flow.values(name, window.time).items()
+                if self.profile is None or not self.profile.covers(path)
+            }
         # What lies behind the horizon belongs to an open window only if that goes on.
         sure = [
             dataclasses.replace(w, last=min(w.last, horizon + compiled.post_ns))
@@ -244,7 +251,7 @@ class Campaign:
             else w
             for w in trigger.windows
         ]
-        kept: list[Kept] = [self._event(window, flow) for window in begun]
+        kept: list[Kept] = [self._event(window) for window in begun]
         kept += self.ring.take(rows, sure)
         counts["thinned"] += self.ring.forget(horizon - compiled.pre_ns)
         counts["events"] += len(begun)
@@ -252,7 +259,7 @@ class Campaign:
         for window in trigger.windows:
             if not window.told and window.last < settled:
                 window.told = True
-                kept.append(self._event(window, flow))
+                kept.append(self._event(window))
         trigger.forget(settled - _LATE_NS)
         return kept
 
@@ -279,12 +286,14 @@ class Campaign:
         compiled = self.campaign.trigger
         if compiled is None:
             return ""
+        from agent.collect.expression import signals_of  # noqa: PLC0415 - of triggers only
+
         hidden = self.profile is not None and any(
             self.profile.covers(path) for path in signals_of(compiled.when)
         )
         return "" if hidden else compiled.text
 
-    def _event(self, window: Window, flow: Flow) -> Event:
+    def _event(self, window: Window) -> Event:
         return Event(
             {
                 "kind": "trigger",
@@ -297,13 +306,7 @@ class Campaign:
                 "last": None if window.last == FOREVER else window.last,
                 "complete": window.told,
                 "expression": self._told_expression(),
-                "values": {
-                    str(path): value
-                    for path, value in flow.values(
-                        trigger_of(self.campaign.name), window.time
-                    ).items()
-                    if self.profile is None or not self.profile.covers(path)
-                },
+                "values": window.values,
                 "missing": window.missing,
             }
         )

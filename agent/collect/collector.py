@@ -1,8 +1,12 @@
-"""A plan at work on the tables of a block."""
+"""A plan at work on the tables of a block.
+
+What only some plans need, such as conditions, is imported only for those: it costs much of the time
+of a start.
+"""
 
 import collections
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,15 +14,18 @@ from agent.blocks import Event, FrameBlock, Kept, SignalTable
 from agent.clock import SECOND, Anchor, Quality
 from agent.collect.budget import Degradation
 from agent.collect.campaign import RING_BYTES, Campaign, Counts, Destination, Flow
-from agent.collect.conditions import Conditions, Steps
-from agent.collect.expression import signals_of
 from agent.collect.plan import Plan
-from agent.collect.privacy import Profile
 from agent.collect.rows import Rows
-from agent.collect.sessions import SessionMaker
 from agent.ledger import Ledger
-from agent.settings import Privacy
 from agent.signals.database import ANY_BUS, SignalPath
+
+if TYPE_CHECKING:
+    from agent.collect.conditions import Conditions, Steps
+    from agent.collect.privacy import Profile
+    from agent.collect.sessions import SessionMaker
+    from agent.settings import Privacy
+
+# ruff: noqa: PLC0415 - see above
 
 __all__ = ["Collector", "Destination"]
 
@@ -49,9 +56,12 @@ class Collector:
         """
         self.plan = plan
         self._ledger = ledger
-        self.conditions = Conditions(plan.conditions)
+        self.conditions = _conditions(plan)
+        """None where the plan has none."""
 
-        def profile_of(written: Privacy) -> Profile:
+        def profile_of(written: "Privacy") -> "Profile":
+            from agent.collect.privacy import Profile
+
             return Profile(written, plan.database, plan.vss, vehicle=vehicle, secret=secret)
 
         written = {profile.name: profile for profile in plan.written.privacy}
@@ -68,9 +78,7 @@ class Collector:
             )
             for c in plan.campaigns
         ]
-        self.sessions = (
-            SessionMaker(plan.sessions.settings, plan.database, plan.vss) if plan.sessions else None
-        )
+        self.sessions = _sessions(plan)
         self.reached: dict[str, int] = {}
         self.with_frames: set[str] = set()
         self._tells_values = triggers > 0
@@ -133,12 +141,12 @@ class Collector:
         self._reach(tables, block, live_ns)
         if tables and self._tells_values:
             self._recent.append(tables)
-        steps = self.conditions.feed(tables, self.reached)
+        steps = self.conditions.feed(tables, self.reached) if self.conditions else {}
         return self._flow(tables, block, steps, skip)
 
     def finish(self) -> dict[Destination, list[Kept]]:
         """The end of all input: decide everything, give what is still to be given."""
-        steps = self.conditions.finish()
+        steps = self.conditions.finish() if self.conditions else {}
         self.reached = dict.fromkeys(self.reached, _FOREVER)
         return self._end(steps, retire=self.campaigns, every=True)
 
@@ -161,7 +169,7 @@ class Collector:
         return self._end({}, retire=gone, every=sessions)
 
     def _end(
-        self, steps: Mapping[str, Steps], *, retire: Sequence[Campaign], every: bool
+        self, steps: Mapping[str, "Steps"], *, retire: Sequence[Campaign], every: bool
     ) -> dict[Destination, list[Kept]]:
         kept: dict[Destination, list[Kept]] = {}
         flow = self._make_flow(steps)
@@ -204,7 +212,7 @@ class Collector:
             for bus in self._live & reached.keys():
                 reached[bus] = max(reached[bus], live_ns - _SILENT_NS)
 
-    def _make_flow(self, steps: Mapping[str, Steps]) -> Flow:
+    def _make_flow(self, steps: Mapping[str, "Steps"]) -> Flow:
         anchor = self.anchor
         sure = anchor is not None and anchor.quality is not Quality.UNSYNCHRONISED
         return Flow(
@@ -219,23 +227,26 @@ class Collector:
 
     def _values(self, condition: str, moment: int) -> dict[SignalPath, Any]:
         """What the signals of a condition said last at a moment that was just decided."""
+        from agent.collect.expression import signals_of
+
         found: dict[SignalPath, Any] = {}
         for path in sorted(signals_of(self.plan.conditions[condition]), key=str):
-            for table in (t for tables in reversed(self._recent) for t in tables):
+            newest = _NEVER
+            for table in (t for tables in self._recent for t in tables):
                 here = table.message == path.message and path.bus in (table.bus, ANY_BUS)
                 if not here or path.signal not in table.names:
                     continue
                 before = np.flatnonzero(table.time <= moment)
-                if len(before):
+                if len(before) and table.time[before[-1]] >= newest:
+                    newest = int(table.time[before[-1]])
                     found[path] = _said(table, path.signal, int(before[-1]))
-                    break
         return found
 
     def _flow(
         self,
         tables: Sequence[SignalTable],
         block: FrameBlock | None,
-        steps: Mapping[str, Steps],
+        steps: Mapping[str, "Steps"],
         skip: frozenset[Destination],
     ) -> dict[Destination, list[Kept]]:
         kept: dict[Destination, list[Kept]] = {}
@@ -255,12 +266,14 @@ class Collector:
         return kept
 
     def _sessions_take(
-        self, tables: Sequence[SignalTable], steps: Mapping[str, Steps]
+        self, tables: Sequence[SignalTable], steps: Mapping[str, "Steps"]
     ) -> list[dict[str, Any]]:
         if self.sessions is None:
             return []
         moving, charging = steps.get("sessions moving"), steps.get("sessions charging")
-        return self.sessions.take(tables, moving, charging, self.reached)
+        # Other sources may have another clock than the recording of a bus.
+        reached = {b: t for b, t in self.reached.items() if b in self.with_frames} or self.reached
+        return self.sessions.take(tables, moving, charging, reached)
 
     def _count(self, campaign: Campaign, counts: Counts) -> None:
         changes = {name: n for name, n in counts.items() if n}
@@ -271,7 +284,8 @@ class Collector:
 
     def adopt(self, old: "Collector") -> None:
         """Go on with the state of everything that the old plan had, too."""
-        self.conditions.adopt(old.conditions)
+        if self.conditions is not None and old.conditions is not None:
+            self.conditions.adopt(old.conditions)
         self.reached = dict(old.reached)
         self.with_frames = set(old.with_frames)
         self.anchor = old.anchor
@@ -290,7 +304,7 @@ class Collector:
         campaigns = {c.campaign.name: c.state() for c in self.campaigns}
         return {
             "reached": dict(self.reached),
-            "conditions": self.conditions.state(),
+            "conditions": self.conditions.state() if self.conditions else None,
             "campaigns": {name: state for name, state in campaigns.items() if state},
             "sessions": self.sessions.state() if self.sessions else None,
         }
@@ -318,7 +332,7 @@ class Collector:
             ValueError: the state is none, or that of another plan.
         """
         try:
-            if state["conditions"] is not None:
+            if self.conditions is not None and state["conditions"] is not None:
                 self.conditions.restore(state["conditions"])
             if self.sessions is not None and state["sessions"] is not None:
                 self.sessions.restore(state["sessions"])
@@ -345,6 +359,23 @@ class Collector:
             }
             for c in self.campaigns
         ]
+
+
+def _conditions(plan: Plan) -> "Conditions | None":
+    conditions = plan.conditions
+    if not conditions:
+        return None
+    from agent.collect.conditions import Conditions
+
+    return Conditions(conditions)
+
+
+def _sessions(plan: Plan) -> "SessionMaker | None":
+    if plan.sessions is None:
+        return None
+    from agent.collect.sessions import SessionMaker
+
+    return SessionMaker(plan.sessions.settings, plan.database, plan.vss)
 
 
 def _said(table: SignalTable, name: str, row: int) -> float | int | str:

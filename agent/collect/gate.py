@@ -5,12 +5,16 @@ condition waits for the next block, or for another bus) are held until it is, so
 not depend on where blocks end.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.blocks import Int64
-from agent.collect.conditions import Steps
 from agent.collect.rows import Rows, owned, samples, take, times
+
+if TYPE_CHECKING:
+    from agent.collect.conditions import Steps
 
 
 class Truth:
@@ -20,7 +24,7 @@ class Truth:
         self._before = before
         self._times = np.empty(0, np.int64)
 
-    def note(self, steps: Steps) -> None:
+    def note(self, steps: "Steps") -> None:
         self._times = np.concatenate([self._times, steps.times])
 
     def at(self, moments: Int64) -> NDArray[np.bool_]:
@@ -45,7 +49,7 @@ class Gate:
         self.held = 0
         """Samples that wait for a decision."""
 
-    def take(self, rows: list[Rows], steps: Steps | None, horizon: int) -> tuple[list[Rows], int]:
+    def take(self, rows: list[Rows], steps: "Steps | None", horizon: int) -> tuple[list[Rows], int]:
         """What passes up to the horizon, and how many samples do not."""
         if steps is not None:
             self._truth.note(steps)

@@ -1,22 +1,28 @@
-"""A collection plan, validated against its database."""
+"""A collection plan, validated against its database.
+
+What only conditions and sessions need is imported only where a plan has them: it costs much of the
+time of a start.
+"""
 
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from agent import settings
 from agent.blocks import EXTENDED, SignalSchema
-from agent.collect.expression import compile_condition, signals_of
-from agent.collect.expression.tree import Condition
 from agent.collect.rules import AGGREGATES, Rule
-from agent.collect.sessions import SessionMaker
 from agent.errors import ConfigError
 from agent.settings import Lane
 from agent.signals import Database
 from agent.signals.database import ANY_BUS, SignalPath
 from agent.signals.vss import resolve, with_vss
+
+if TYPE_CHECKING:
+    from agent.collect.expression.tree import Condition
+
+# ruff: noqa: PLC0415 - see above
 
 _MS = 1_000_000
 _S = 1_000_000_000
@@ -35,7 +41,7 @@ class FrameFilter:
 class CompiledTrigger:
     """When something happens, and what is kept around it; times in ns."""
 
-    when: Condition
+    when: "Condition"
     text: str = dataclasses.field(compare=False)
     mode: Literal["rising", "level"]
     pre_ns: int
@@ -59,7 +65,7 @@ class CompiledCampaign:
     rules: tuple[tuple[Rule, frozenset[SignalPath]], ...]
     """Each signal in one of them."""
     frames: tuple[FrameFilter, ...] = ()
-    condition: Condition | None = None
+    condition: "Condition | None" = None
     trigger: CompiledTrigger | None = None
     start_ns: int | None = None
     end_ns: int | None = None
@@ -76,8 +82,8 @@ class CompiledSessions:
     settings: settings.Sessions
     signals: frozenset[SignalPath]
     uplinks: tuple[str, ...]
-    moving: Condition | None
-    charging: Condition | None
+    moving: "Condition | None"
+    charging: "Condition | None"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +95,7 @@ class Plan:
     campaigns: tuple[CompiledCampaign, ...]
     written: settings.Plan
     sessions: CompiledSessions | None = None
-    recognise: Condition | None = None
+    recognise: "Condition | None" = None
     """The condition by which the vehicle is recognised."""
     vss: Mapping[str, SignalPath] = dataclasses.field(default_factory=dict)
 
@@ -120,7 +126,7 @@ class Plan:
         """Every signal that some campaign, condition or session needs."""
         found = {path for campaign in self.campaigns for path in campaign.signals}
         for condition in self.conditions.values():
-            found |= signals_of(condition)
+            found |= _signals_of(condition)
         if self.sessions is not None:
             found |= self.sessions.signals
         for patterns in self._of_profiles():
@@ -135,7 +141,7 @@ class Plan:
             yield from (patterns for patterns in (profile.latitude, profile.longitude) if patterns)
 
     @property
-    def conditions(self) -> dict[str, Condition]:
+    def conditions(self) -> dict[str, "Condition"]:
         """All conditions, by what they are for."""
         found: dict[str, Condition] = {}
         for campaign in self.campaigns:
@@ -205,7 +211,7 @@ class _Compiler:
             raise ConfigError("it ends before it starts")
         read = set(signals)
         for each in (condition, trigger.when if trigger else None):
-            read |= signals_of(each) if each is not None else set()
+            read |= _signals_of(each) if each is not None else set()
         lane = campaign.lane or ("event" if trigger else "raw" if frames else "telemetry")
         return CompiledCampaign(
             name=campaign.name,
@@ -269,12 +275,16 @@ class _Compiler:
             per_day=trigger.per_day,
         )
 
-    def condition(self, text: str, what: str) -> Condition | None:
+    def condition(self, text: str, what: str) -> "Condition | None":
         if not text:
             return None
+        from agent.collect.expression import compile_condition
+
         return compile_condition(text, self._database, vss=self._vss, where=what)
 
     def sessions(self, sessions: settings.Sessions) -> CompiledSessions:
+        from agent.collect.sessions import SessionMaker
+
         try:
             self._check(sessions)
             return CompiledSessions(
@@ -301,6 +311,12 @@ class _Compiler:
             have = ", ".join(self._uplinks) or "none"
             raise ConfigError(f'no uplink is called "{unknown[0]}"; agent.toml has: {have}')
         return tuple(sorted(set(named or self._uplinks)))
+
+
+def _signals_of(condition: "Condition") -> set[SignalPath]:
+    from agent.collect.expression import signals_of
+
+    return signals_of(condition)
 
 
 def _schemas(database: Database) -> dict[SignalPath, list[SignalSchema]]:

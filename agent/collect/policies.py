@@ -45,7 +45,6 @@ import numpy as np
 
 from agent.blocks import Float64, Int64, SignalTable
 from agent.collect.policy_base import NOTHING, Outcome, Policy
-from agent.collect.policy_door import Door
 from agent.collect.policy_memory import Fields, Memory, Slots
 from agent.collect.policy_sheet import (
     Mask,
@@ -58,7 +57,6 @@ from agent.collect.policy_sheet import (
 )
 from agent.collect.policy_walk import Line, Walk
 from agent.collect.rules import Rule
-from agent.collect.windows import Window
 
 __all__ = ["Outcome", "Policy", "policy_of"]
 
@@ -83,8 +81,12 @@ def policy_of(rule: Rule) -> Policy:
         case "dead_band" | "dead_band_relative":
             return DeadBand(rule, Memory(DeadBand.FIELDS))
         case "door":
+            from agent.collect.policy_door import Door  # noqa: PLC0415 - costs time at the start
+
             return Door(rule, Memory(Door.FIELDS))
         case "window":
+            from agent.collect.windows import Window  # noqa: PLC0415 - costs time at the start
+
             return Window(rule, Memory(Window.FIELDS))
 
 

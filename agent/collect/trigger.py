@@ -8,10 +8,12 @@ condition that is true when it is first known has become true then.
 
 import collections
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agent.collect.conditions import Steps
 from agent.collect.plan import CompiledTrigger
+
+if TYPE_CHECKING:
+    from agent.collect.conditions import Steps
 
 _DAY_NS = 86_400 * 1_000_000_000
 FOREVER = (1 << 63) - 1
@@ -26,6 +28,8 @@ class Window:
     first: int
     last: int = FOREVER
     """FOREVER while a level trigger's condition holds."""
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the signals of the condition said."""
     missing: list[list[Any]] = dataclasses.field(default_factory=list)
     """Parts that are not there: from, to, why."""
     told: bool = False
@@ -44,7 +48,7 @@ class Trigger:
         """Those that may still want rows, in the order in which they began."""
         self.suppressed = 0
 
-    def take(self, steps: Steps, name: str) -> list[Window]:
+    def take(self, steps: "Steps", name: str) -> list[Window]:
         """The windows that begin with these steps; `name` begins their ids."""
         begun = []
         true = steps.before
@@ -109,6 +113,7 @@ def _window(state: dict[str, Any]) -> Window:
         int(state["time"]),
         int(state["first"]),
         int(state["last"]),
+        dict(state["values"]),
         missing,
         bool(state["told"]),
     )

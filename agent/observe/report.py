@@ -55,7 +55,9 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
         "unknown",
         "undecodable",
     ),
-    "campaign": ("offered", "kept", "thinned"),
+    "campaign": (
+        *("offered", "made", "kept", "thinned", "folded", "outside", "masked", "held", "events"),
+    ),
     "uplink": (
         "kept",
         "memory",
@@ -68,14 +70,18 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
         "quarantined",
     ),
 }
+_WHERE_USED = frozenset({"made", "folded", "outside", "masked", "held", "events"})
+"""Columns that are left out where they are zero throughout."""
 _UNITS = {"bus": "frames", "campaign": "samples", "uplink": "samples"}
 
 
 def ledger_lines(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
     """The ledger as tables, and whether it closes."""
-    for account, columns in _COLUMNS.items():
+    for account, every in _COLUMNS.items():
         rows = counts.get(account)
         if rows:
+            shown = {c for row in rows.values() for c in every if row.get(c)}
+            columns = [c for c in every if c in shown or c not in _WHERE_USED]
             yield f"{account} ({_UNITS[account]})"
             head = ("", *(c.replace("_", " ") for c in columns))
             yield from table(
@@ -102,6 +108,10 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"uplink {uplink['name']}: {uplink_sentence(uplink, status['spool'])}"
     if status["spool"]["trouble"]:
         yield f"spool: {status['spool']['trouble']}"
+    if status["budget"]["degraded"]:
+        yield f"budget: {status['budget']['degraded']}"
+    for sentence in status["recognition"]["findings"]:
+        yield f"vehicle: {sentence}"
     yield ""
     yield from ledger_lines(status["ledger"])
 

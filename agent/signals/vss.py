@@ -21,7 +21,6 @@ from agent.blocks import SignalSchema, SignalTable, TableSchema
 from agent.errors import ConfigError
 from agent.settings.plan import VssOfSignal
 from agent.signals.database import Database, SignalPath
-from agent.signals.units import conversion
 
 __all__ = ["Labels", "resolve", "with_vss"]
 
@@ -168,6 +167,8 @@ def _in_unit(schema: SignalSchema, unit: str) -> SignalSchema:
         return schema
     if schema.kind == "bytes":
         raise ConfigError(f"{schema.name} holds bytes and has no unit")
+    from agent.signals.units import conversion  # noqa: PLC0415 - slow, and few plans need it
+
     try:
         factor, offset = conversion(schema.unit, unit)
     except ConfigError as e:

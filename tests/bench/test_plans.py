@@ -54,7 +54,7 @@ def collect(folder: Path, name: str, seconds: float) -> tuple[Arrived, Mapping[s
     device_file(folder, name, str(packaged(f"config/plan-{name}.toml")), log, 0)
     asyncio.run(_run(folder))
     ledger = json.loads((folder / "state" / "last-run.json").read_text())["ledger"]
-    return Arrived.read((folder / "cloud").rglob("*.batch")), ledger
+    return Arrived.read((folder / "cloud").rglob("*.batch"), START), ledger
 
 
 def second(arrived: Arrived, name: str) -> float:

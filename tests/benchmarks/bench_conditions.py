@@ -5,7 +5,7 @@ import functools
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -84,7 +84,7 @@ def frames(share: float) -> FrameBlock:
     for n, rate in _RATES:
         for _ in range(n):
             number = np.arange(round(seconds * rate))
-            at = (number + message / _MESSAGES) / rate
+            at = ((number + message / _MESSAGES) / rate).astype(np.float64)
             block, within = np.divmod(at / block_s, 1)
             turn = (message * 7 + block * 41) % _MESSAGES < share * _MESSAGES
             event = turn & (within > 1 / 3) & (within < 2 / 3)
@@ -225,7 +225,7 @@ def figures(path: Path) -> Iterator[Figure]:
     cases = [(share, 1) for share in _SHARES] + [(_SHARES[1], 2)]
     for share, buses in cases:
         contest = Contest(path, share, buses)
-        contestants = {
+        contestants: dict[str, Callable[[], float]] = {
             "conditions": contest.conditions,
             "physical": functools.partial(contest.decoding, physical=True),
             "raw": functools.partial(contest.decoding, physical=False),

@@ -4,6 +4,7 @@ Nothing is shared with the evaluator but the tree, and `SignalSchema` for physic
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -205,7 +206,7 @@ class Reference:
         return self._for_a_moment(
             any(
                 one.time == self._now and not same_raw(one.raw, before.raw)
-                for before, one in zip(so_far, so_far[1:], strict=False)
+                for before, one in itertools.pairwise(so_far)
             )
         )
 

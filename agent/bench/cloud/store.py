@@ -379,7 +379,11 @@ def _check(upload: Upload) -> int | None:
         reader = BatchReader(upload.path)
     except BatchError as e:
         raise BatchError(str(e).replace(str(upload.path), upload.batch_id)) from e
+    privacy = reader.header.get("privacy")
+    hidden = isinstance(privacy, dict) and privacy.get("pseudonym") is True
     for key, name in (("batch_id", upload.batch_id), ("vehicle", upload.vehicle)):
+        if key == "vehicle" and hidden:
+            continue  # the header has a pseudonym; who sent it, the address tells
         if reader.header.get(key) != name:
             raise BatchError(
                 f"{upload.batch_id}: was sent to an address with the {key} {name!r}, but its "

@@ -11,7 +11,6 @@ from agent.blocks import Float64, Int64
 from agent.collect.evaluate.batch import Batch, Rows
 from agent.collect.evaluate.slots import Base, Taps, Wiring
 
-
 _NO_PLACES = (np.zeros(0, np.int64),) * 5
 
 
