@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 .PHONY: help demo test check format test-system test-vm test-slow bench package clean
 
 help:
-	@echo 'make demo                  the whole path on one machine: virtual car, agent, cloud (1 min)'
+	@echo 'make demo                  the whole path on one machine: virtual vehicles, agent, cloud (1 min)'
 	@echo 'make demo LOG=.. DBC=..    the same with your recording'
 	@echo 'make test                  the tests (no root, a few minutes)'
 	@echo 'make check                 lint and types'

@@ -185,6 +185,7 @@ class Pipeline:
         if now.reports in skip or not (now.plan.written.recognise or now.recognition.findings):
             return
         report = {
+            "id": f"database-{time}",
             "name": "database",
             "campaign": "",
             "time": time,

@@ -23,7 +23,6 @@ Days are those of whoever counts the bytes; this machine only sees the figure fa
 that jumps can confuse it.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -39,8 +38,7 @@ HYSTERESIS: Final = 0.05
 _MB: Final = 1_000_000
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Degradation:
+class Degradation(NamedTuple):
     """What is given up now."""
 
     level: int = 0

@@ -55,6 +55,7 @@ class Collector:
             ConfigError: a privacy profile says what cannot be.
         """
         self.plan = plan
+        self._boot_id = boot_id
         self._ledger = ledger
         self.conditions = _conditions(plan)
         """None where the plan has none."""
@@ -182,7 +183,7 @@ class Collector:
         if every and self.sessions is not None and where is not None:
             found = self._sessions_take([], steps) + self.sessions.finish()
             if found:
-                kept.setdefault(where, []).extend(Event(value) for value in found)
+                kept.setdefault(where, []).extend(map(self._event, found))
         return kept
 
     # -- a block -----------------------------------------------------------------------------
@@ -262,8 +263,12 @@ class Collector:
         if where is not None:
             found = self._sessions_take(tables, steps)
             if found and where not in skip:
-                kept.setdefault(where, []).extend(Event(value) for value in found)
+                kept.setdefault(where, []).extend(map(self._event, found))
         return kept
+
+    def _event(self, session: dict[str, Any]) -> Event:
+        boot = f"{self._boot_id[:8]}-" if session["clock"] == "boot" else ""
+        return Event({"id": f"{boot}{session['kind']}-{session['first']}", **session})
 
     def _sessions_take(
         self, tables: Sequence[SignalTable], steps: Mapping[str, "Steps"]

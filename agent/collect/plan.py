@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from agent import settings
 from agent.blocks import EXTENDED, SignalSchema
@@ -29,8 +29,7 @@ _S = 1_000_000_000
 _MAX_CAMPAIGNS = 1000
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FrameFilter:
+class FrameFilter(NamedTuple):
     """Raw frames of a bus: those with ids in one of the ranges, or all."""
 
     bus: str
@@ -372,9 +371,7 @@ def _rule(policy: settings.Campaign | settings.PolicyOfSignals) -> Rule:
             return Rule()
 
 
-_ID = re.compile(
-    r"\s*(0[xX][0-9a-fA-F]{1,8}|\d{1,10})\s*(?:-\s*(0[xX][0-9a-fA-F]{1,8}|\d{1,10})\s*)?\Z"
-)
+_ID = r"\s*(0[xX][0-9a-fA-F]{1,8}|\d{1,10})\s*(?:-\s*(0[xX][0-9a-fA-F]{1,8}|\d{1,10})\s*)?\Z"
 
 
 def _ranges(ids: Sequence[int | str]) -> tuple[tuple[int, int], ...]:
@@ -385,7 +382,7 @@ def _ranges(ids: Sequence[int | str]) -> tuple[tuple[int, int], ...]:
     """
     found = []
     for item in ids:
-        match = _ID.match(str(item))
+        match = re.match(_ID, str(item))
         if match is None:
             raise ConfigError(f'frames: "{item}" is no id; write 256, "0x100" or "0x100-0x1FF"')
         texts = [match[1], match[2] or match[1]]

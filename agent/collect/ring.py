@@ -1,8 +1,8 @@
 """Rows that a trigger may still ask for: in memory, bounded, each given away at most once."""
 
 import collections
-import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,7 @@ from agent.collect.rows import Rows, owned, take, times
 from agent.collect.trigger import Window
 
 
-@dataclasses.dataclass(slots=True)
-class _Held:
+class _Held(NamedTuple):
     rows: Rows
     newest: int
     nbytes: int

@@ -1,15 +1,13 @@
 """How well signals are kept: the policies of a plan, as the code uses them."""
 
-import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["all", "every", "on_change", "dead_band", "dead_band_relative", "door", "window"]
 
 AGGREGATES = ("min", "max", "mean", "last", "count")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One policy.
 
     `interval_ns` is that of `every` and `window`; `bound` the dead band (in the signal's unit, or

@@ -5,10 +5,9 @@ with a tolerance of a millionth of a step for what decimal fractions lose. Raw v
 or have a name are in no range and are right. What holds all that the bits can say is no range.
 """
 
-import dataclasses
 import math
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,7 @@ from agent.blocks import SignalSchema
 _STEP: Final = Fraction(1, 1_000_000)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """The raw values of a signal that are right; None where nothing is too low, or too high."""
 
     low: int | float | None
@@ -70,8 +68,7 @@ def _excused(signal: SignalSchema, first: int, last: int) -> bool:
     return first > last
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """A signal with a range."""
 
     name: str

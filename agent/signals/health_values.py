@@ -8,9 +8,8 @@ What is taken from where is the same for each block that has the same tables, as
 shape is made once and kept.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +23,7 @@ _MAX_PLANS: Final = 8192
 _MAX_SHAPES: Final = 64
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Samples:
+class Samples(NamedTuple):
     """k samples, with the message of each."""
 
     time: Int64
@@ -40,8 +38,7 @@ class Samples:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _TablePlan:
+class _TablePlan(NamedTuple):
     """What is looked at in the tables of one schema."""
 
     schema: TableSchema

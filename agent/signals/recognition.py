@@ -30,11 +30,10 @@ Frames of which nothing is known for a good reason (remote and error frames, par
 left out. At most 4096 unknown ids are remembered, so a hostile bus costs no memory.
 """
 
-import dataclasses
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +62,7 @@ _LEAST_FRAMES: Final = 100
 _LEAST_IDS: Final = 5
 _PADDING: Final = b"\0 *\xff"
 """What fills a VIN up: NUL and blanks, the delimiter of J1939 (SAE J1939-71), erased memory."""
-_ID: Final = re.compile(r"\s*(0[xX][0-9a-fA-F]{1,8}|\d{1,10})\s*\Z")
+_ID: Final = r"\s*(0[xX][0-9a-fA-F]{1,8}|\d{1,10})\s*\Z"
 
 
 class Recognition:
@@ -282,8 +281,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 or not share else "less than 1 %"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Text:
+class _Text(NamedTuple):
     """Where a VIN is told."""
 
     path: SignalPath
@@ -396,7 +394,7 @@ def _id(item: int | str) -> int:
     Raises:
         ConfigError: it is none.
     """
-    match = _ID.match(str(item))
+    match = re.match(_ID, str(item))
     number = -1 if match is None else int(match[1], 0 if match[1][:2] in ("0x", "0X") else 10)
     if match is None or not 0 <= number <= ID_BITS:
         raise ConfigError(f'recognise: "{item}" is no id; write 256, "0x100" or "0x18FEF100"')
