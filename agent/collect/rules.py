@@ -1,13 +1,15 @@
 """How well signals are kept: the policies of a plan, as the code uses them."""
 
-from typing import Literal, NamedTuple
+import dataclasses
+from typing import Literal
 
 Kind = Literal["all", "every", "on_change", "dead_band", "dead_band_relative", "door", "window"]
 
 AGGREGATES = ("min", "max", "mean", "last", "count")
 
 
-class Rule(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
     """One policy.
 
     `interval_ns` is that of `every` and `window`; `bound` the dead band (in the signal's unit, or

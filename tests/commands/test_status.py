@@ -39,6 +39,8 @@ def status(ledger: Ledger, *, why: str = "", batches: int = 0) -> dict[str, Any]
             "trouble": "",
             "lanes": {"cloud": {"telemetry": {"batches": batches, "bytes": 2_500_000}}},
         },
+        "budget": {"degraded": ""},
+        "recognition": {"findings": []},
         "ledger": counts,
         "differences": differences(counts),
     }
@@ -94,6 +96,18 @@ def test_a_status_for_programs(
     answer = status(ledger)
     assert asked(tmp_path / "s", answer, "--json") == 0
     assert json.loads(capsys.readouterr().out) == answer
+
+
+def test_a_status_says_what_is_given_up_and_what_does_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ledger: Ledger
+) -> None:
+    answer = status(ledger)
+    answer["budget"] = {"degraded": "one sample in 2 is kept"}
+    answer["recognition"] = {"findings": ["bus can0: this is another vehicle"]}
+    asked(tmp_path / "s", answer)
+    lines = capsys.readouterr().out.splitlines()
+    assert "budget: one sample in 2 is kept" in lines
+    assert "vehicle: bus can0: this is another vehicle" in lines
 
 
 def test_a_ledger_that_does_not_close_is_exit_status_1(
