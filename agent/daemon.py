@@ -29,7 +29,6 @@ from agent.clock import SECOND, BootNs, Clock, SystemClock
 from agent.collect import Plan
 from agent.collect.budget import BudgetKeeper
 from agent.collect.collector import Destination
-from agent.collect.pseudonym import secret_of
 from agent.decoding import DecodeThread
 from agent.errors import AgentError, ConfigError, DatabaseError
 from agent.ignition import Key, signal_of
@@ -39,7 +38,7 @@ from agent.memories import Memories
 from agent.observe.notify import notify, watchdog_interval_s
 from agent.observe.socket import Command, StatusServer
 from agent.ota import load_factory_plan
-from agent.pipeline import Pipeline, Prepared, prepare
+from agent.pipeline import Pipeline, Prepared, headers, prepare
 from agent.settings import Bus, Device, SocketCanBus
 from agent.signals.filters import MOST
 from agent.spool.positions import Positions
@@ -113,7 +112,6 @@ class Daemon:
             seal=self._store.seal_now,
             heard=self._heard,
         )
-        self._secret = secret_of(Path(device.state_dir))
         self._pipeline = Pipeline(
             self._prepare(plan), self.ledger, self._clock, self._keep, self._key.note
         )
@@ -155,19 +153,18 @@ class Daemon:
             plan,
             self.ledger,
             vehicle=self._device.vehicle,
-            secret=self._secret,
+            secret=self._secret(plan),
             boot_id=self._clock.boot_id,
             also=() if self._key.signal is None else (self._key.signal,),
         )
 
-    def _header(self, prepared: Prepared) -> dict[str, dict[str, Any]]:
-        """What the header of a batch says of the plan, by profile; "" is none."""
-        plain = {"plan": prepared.plan.name, "agent": __version__}
-        profiles = {
-            name: {**plain, "vehicle": profile.pseudonym, "privacy": profile.statement()}
-            for name, profile in prepared.collector.profiles.items()
-        }
-        return {"": plain, **profiles}
+    def _secret(self, plan: Plan) -> bytes:
+        """What pseudonyms are made with, where there is one."""
+        if not any(profile.purpose for profile in plan.written.privacy):
+            return b""
+        from agent.collect.pseudonym import secret_of  # noqa: PLC0415 - few plans need it
+
+        return secret_of(Path(self._device.state_dir))
 
     def _filters(self, bus: str) -> list[tuple[int, int]] | None:
         return self._pipeline.prepared.filters(bus)
@@ -181,7 +178,7 @@ class Daemon:
     def _switched(self, prepared: Prepared) -> None:
         """In the decode thread: what comes from now on was kept by another plan."""
         self._store.switch(
-            [StreamKey(*where) for where in prepared.destinations], self._header(prepared)
+            [StreamKey(*where) for where in prepared.destinations], headers(prepared)
         )
 
     def _decode_failed(self, sentence: str) -> None:
@@ -227,9 +224,7 @@ class Daemon:
             loop.add_signal_handler(number, leave)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         prepared = self._pipeline.prepared
-        self._store.start(
-            [StreamKey(*where) for where in prepared.destinations], self._header(prepared)
-        )
+        self._store.start([StreamKey(*where) for where in prepared.destinations], headers(prepared))
         for _, intake in self._intakes:
             intake.resume(
                 prepared.collector.destinations,

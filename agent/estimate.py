@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import tempfile
 import time
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from agent import __version__
 from agent.batch.format import zstd
 from agent.blocks import Event, FrameBlock, Kept, KeptFrames, SignalTable
 from agent.bus import read_log
@@ -27,7 +27,7 @@ from agent.clock import MILLISECOND, SECOND, BootNs, Quality, WallNs
 from agent.collect import Plan
 from agent.collect.collector import Destination
 from agent.ledger import Ledger
-from agent.pipeline import Pipeline, prepare
+from agent.pipeline import Pipeline, headers, prepare
 from agent.settings import Batch, Spool
 from agent.signals.database import ANY_BUS, SignalPath
 from agent.spool.positions import Positions
@@ -41,7 +41,7 @@ _LEAST_S = 1.0
 class _LogClock:
     """Shows the time of the recording."""
 
-    boot_id = "estimate"
+    boot_id = str(uuid.UUID(int=0))
 
     def __init__(self) -> None:
         self.now = BootNs(0)
@@ -85,8 +85,11 @@ class Estimate:
 class Estimator:
     """One recording through one plan."""
 
-    def __init__(self, plan: Plan, *, uplinks: Sequence[str], batch: Batch | None = None) -> None:
+    def __init__(
+        self, plan: Plan, log: str, *, uplinks: Sequence[str], batch: Batch | None = None
+    ) -> None:
         self._plan = plan
+        self._log = str(Path(log).absolute())
         self._uplinks = list(uplinks)
         self._batch = batch or Batch()
         self._spool = Spool(quota_mb=1 << 20, free_floor_mb=0)
@@ -134,7 +137,7 @@ class Estimator:
                 self._clock.now = BootNs(first)
                 store.start(
                     [StreamKey(*where) for where in prepared.destinations],
-                    {"": {"plan": self._plan.name, "agent": __version__}},
+                    headers(prepared, self._here(block)),
                     thread=False,
                 )
                 due = first + interval
@@ -160,6 +163,11 @@ class Estimator:
             self._found.cpu_s += time.process_time() - began
             self._found.seconds = (last - first) / SECOND
         self._conclude()
+
+    def _here(self, block: FrameBlock) -> dict[str, Any]:
+        """What a run says of the recording in each header."""
+        place = {"path": self._log, "size": 1 << 24, "frames": 1 << 16}
+        return {"positions": {block.bus: place}}
 
     def _take_away(self, store: SpoolStore) -> None:
         """The receiver has every batch at once."""
@@ -269,4 +277,4 @@ def estimate(
         BusError: the recording cannot be read.
     """
     with _reading(log, channel, bus) as blocks:
-        return Estimator(plan, uplinks=uplinks, batch=batch).run(blocks)
+        return Estimator(plan, log, uplinks=uplinks, batch=batch).run(blocks)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent import __version__
 from agent.blocks import Event, FrameBlock, Kept, SignalTable, TimeBase
 from agent.clock import Clock
 from agent.collect import Collector, Plan
@@ -99,6 +100,16 @@ def prepare(
         Labels(plan.database),
         Destination(_REPORTS, tuple(uplinks)),
     )
+
+
+def headers(prepared: Prepared, more: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """What the header of a batch says of the plan, by privacy profile; "" is none."""
+    plain = {"plan": prepared.plan.name, "agent": __version__, **(more or {})}
+    profiles = {
+        name: {**plain, "vehicle": profile.pseudonym, "privacy": profile.statement()}
+        for name, profile in prepared.collector.profiles.items()
+    }
+    return {"": plain, **profiles}
 
 
 class Pipeline:

@@ -11,6 +11,7 @@ import pytest
 
 from agent.bench.link import Link
 from agent.cli import main
+from agent.settings import packaged
 from tests import processes
 from tests.shared_data import needs_shared, shared
 from tests.signals.reference import LOGS, PAIRS
@@ -118,3 +119,13 @@ def test_an_estimate_is_what_a_run_then_uploads(
     path = shared(f"dbc/{dbc}")
     plan.write_text(PLAN.format(dbc=path, j1939=str(PAIRS[log, dbc]).lower()))
     check(capsys, shared(f"logs/{name}"), plan, channel, [0, 30])
+
+
+@pytest.mark.parametrize("name", ["ev", "truck", "charging"])
+def test_the_plans_that_come_with_the_program_cost_what_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    log = tmp_path / "drive.log"
+    vehicle = "car" if name == "ev" else name
+    assert main(["simulate", "--vehicle", vehicle, "--log", str(log), "--seconds", "300"]) == 0
+    check(capsys, log, packaged(f"config/plan-{name}.toml"), None, [0])
