@@ -336,17 +336,23 @@ class Daemon:
                 await asyncio.wait_for(stop.wait(), 0.5)
 
     async def _mind(self, stop: asyncio.Event) -> None:
-        """What is looked at twice a second: silence on a bus, the key."""
+        """What is looked at twice a second: silence on a bus, the key, the budget."""
+        told = ""
         while True:
-            for _, intake in self._intakes:
-                intake.listen()
-            await self._key.look()
-            self._tell_pipeline()
+            try:
+                for _, intake in self._intakes:
+                    intake.listen()
+                await self._key.look()
+                await self._tell_pipeline()
+            except Exception as e:
+                if told != repr(e):  # a defect; what else the agent does goes on
+                    told = repr(e)
+                    log.exception("looking after key, budget and events failed")
             if self._key.leave.is_set():
                 stop.set()
             await asyncio.sleep(0.5)
 
-    def _tell_pipeline(self) -> None:
+    async def _tell_pipeline(self) -> None:
         """What the collector needs from outside: the clock, the budget."""
         collector = self._pipeline.collector
         collector.anchor = self._store.anchor()
@@ -355,7 +361,7 @@ class Daemon:
         names = sorted(events["campaigns"])
         if names != self._open_events and not self._recordings:
             self._open_events = names
-            self._memories.note(self._pipeline.plan, events)
+            await asyncio.to_thread(self._memories.note, self._pipeline.plan, events)
 
     def _watch_budget(self) -> None:
         if not self._meter.budgeted:

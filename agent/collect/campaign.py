@@ -350,7 +350,6 @@ class Campaign:
             "trigger": self._trigger.state(),
             "clock": self._clock,
             "buses": sorted(self._buses),
-            "reached": max((int(times(r).max()) for r in self.ring.all()), default=0),
         }
 
     def restore(self, state: Mapping[str, Any], rows: Sequence[Rows], gap: tuple[int, int]) -> None:

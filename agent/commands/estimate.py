@@ -122,7 +122,10 @@ def _lines(found: "Estimate", log: str, plan: str, *, every: bool) -> Iterator[s
     if len(shown) < len(signals):
         yield f"  ... and {len(signals) - len(shown):,} more (--all)"
     for event in found.events[:_TOP]:
-        values = ", ".join(f"{name} = {value}" for name, value in event["values"].items())
+        values = ", ".join(
+            f"{name} = {value if isinstance(value, str) else format(value, '.6g')}"
+            for name, value in event["values"].items()
+        )
         yield f"event {event['name']} at {event['time'] / 1e9:.3f} s: {values}"
     if len(found.events) > _TOP:
         yield f"  ... and {len(found.events) - _TOP:,} more events"
