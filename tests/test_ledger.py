@@ -41,7 +41,7 @@ def test_a_ledger_closes_after_each_whole_step() -> None:
     [
         ("bus", {"received": 5}, "bus x: received = 5, but read + dropped = 0"),
         ("bus", {"received": 1, "read": 1}, "bus x: read = 1, but queued + decoded + transport"),
-        ("campaign", {"kept": 1}, "campaign x: offered = 0, but kept + thinned + folded = 1"),
+        ("campaign", {"kept": 1}, "campaign x: offered + made = 0, but kept + thinned"),
         ("uplink", {"kept": 2000}, "uplink x: kept = 2,000, but memory + spooled + lost_disk"),
         ("uplink", {"waiting": 2}, "uplink x: found + spooled + resent = 0, but"),
     ],

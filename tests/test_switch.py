@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.blocks import Event, FrameBlock, Kept, SignalTable
-from agent.clock import SystemClock
+from agent.clock import BootNs, SystemClock
 from agent.collect import Plan
 from agent.collect.collector import Destination
 from agent.decoding import DecodeThread
@@ -80,6 +80,13 @@ def block_of(number: int) -> FrameBlock:
     )
 
 
+class BeforeAll(SystemClock):
+    """Never later than the frames: no bus counts as silent."""
+
+    def boot(self) -> BootNs:
+        return BootNs(0)
+
+
 class Store:
     def __init__(self) -> None:
         self.kept: list[Kept] = []
@@ -112,7 +119,7 @@ def drive(database: Database, switches: int) -> tuple[Store, Ledger, list[str]]:
     store, ledger = Store(), Ledger()
     failed: list[str] = []
     pipeline = Pipeline(
-        prepared_of(plan_of(database, "a"), ledger), ledger, SystemClock(), store.keep
+        prepared_of(plan_of(database, "a"), ledger), ledger, BeforeAll(), store.keep
     )
     thread = DecodeThread(
         pipeline,

@@ -77,7 +77,6 @@ class Conditions:
         self._groups = {buses: Group(buses, mine) for buses, mine in trees.items()}
         self._forms = Forms(self._connect)
         self._reached: dict[str, int] = {}
-        self._firsts: dict[str, int] = {}
         self._late = self._overflown = 0
 
     @property
@@ -106,8 +105,8 @@ class Conditions:
             for group in self._groups.values():
                 if batch is not None:
                     group.add(batch)
-                until = group.ready(self._reached, self._firsts)
-                steps |= self._named(group.decide(until, self._reached, self._firsts))
+                until = group.ready(self._reached)
+                steps |= self._named(group.decide(until, self._reached))
         return steps
 
     def finish(self) -> dict[str, Steps]:
@@ -117,7 +116,7 @@ class Conditions:
         steps: dict[str, Steps] = {}
         with np.errstate(all="ignore"):
             for group in groups:
-                steps |= self._named(group.decide(newest, self._reached, self._firsts))
+                steps |= self._named(group.decide(newest, self._reached))
         return steps
 
     def horizon(self, name: str) -> int:
@@ -165,7 +164,7 @@ class Conditions:
         """All that is known, for `adopt`."""
         kept = [group.keep() for group in self._groups.values()]
         groups = [group for group in kept if group is not None]
-        return Kept(1, dict(self._reached), dict(self._firsts), groups)
+        return Kept(1, dict(self._reached), groups)
 
     def _take(self, kept: Kept) -> None:
         mine = [(self._groups.get(frozenset(part.buses)), part) for part in kept.groups]
@@ -174,21 +173,22 @@ class Conditions:
         for group, part in understood:
             group.take(part)
         self._reached = dict(kept.reached)
-        self._firsts = dict(kept.firsts)
 
     def _connect(self, form: Form) -> bool:
         connected = [group.connect(form) for group in self._groups.values()]
         return any(connected)
 
     def _note_firsts(self, tables: Iterable[SignalTable], reached: Mapping[str, int]) -> None:
-        if all(group.has_begun for group in self._groups.values()):
+        waiting = [group for group in self._groups.values() if not group.has_begun]
+        if not waiting:
             return
         firsts: dict[str, int] = {}
         for table in tables:
-            if len(table.time) and table.bus not in self._firsts:
+            if len(table.time):
                 first = int(table.time.min())
                 firsts[table.bus] = min(first, firsts.get(table.bus, first))
-        self._firsts = {**reached, **firsts, **self._firsts}
+        for group in waiting:
+            group.note_firsts({**reached, **firsts})
 
     def _named(self, changes: Mapping[str, Change]) -> dict[str, Steps]:
         return {

@@ -1,6 +1,7 @@
 """`edge-agent estimate`: what a plan would cost and find on a recording."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -58,21 +59,33 @@ def run(args: argparse.Namespace) -> int:
         else sorted({name for c in written.campaign for name in c.uplinks}) or ["cloud"]
     )
     plan = build_plan(path, buses=[*buses, bus], uplinks=uplinks)
-    logging.getLogger("edge_agent").setLevel(logging.ERROR)  # what is found is printed
-    found = estimate(
-        args.log,
-        plan,
-        bus=bus,
-        channel=args.channel,
-        uplinks=uplinks,
-        batch=device.batch if device is not None else Batch(),
-    )
+    with _quiet():
+        found = estimate(
+            args.log,
+            plan,
+            bus=bus,
+            channel=args.channel,
+            uplinks=uplinks,
+            batch=device.batch if device is not None else Batch(),
+        )
     if args.json:
         print(json.dumps(_as_json(found)))
     else:
         for line in _lines(found, args.log, plan.name, every=args.all):
             print(line)
     return 1 if any(not c["kept"] for c in found.campaigns.values()) else 0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What a run would log is printed in its place."""
+    logger = logging.getLogger("edge_agent")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _as_json(found: "Estimate") -> dict[str, Any]:

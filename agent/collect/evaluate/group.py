@@ -67,6 +67,8 @@ class Group:
         self._memory: Memory | None = None
         self.horizon = NEVER
         self._began = NEVER
+        self._firsts: dict[str, int] = {}
+        """The first look at each bus, until the group has begun."""
         self.late = 0
 
     @property
@@ -100,7 +102,11 @@ class Group:
         if self._memory is not None and int(batch.first_times.min()) <= self.horizon:
             self.late += int(batch.until(self.horizon)[mine].sum())
 
-    def ready(self, reached: Mapping[str, int], firsts: Mapping[str, int]) -> int:
+    def note_firsts(self, firsts: Mapping[str, int]) -> None:
+        """The earliest time of some buses, of which the first that was told counts."""
+        self._firsts = {**firsts, **self._firsts}
+
+    def ready(self, reached: Mapping[str, int]) -> int:
         """Up to which time all samples have come, or are not waited for."""
         buses = self._waited_for(reached)
         known = [reached[bus] for bus in buses if bus in reached]
@@ -108,7 +114,7 @@ class Group:
             return NEVER
         began = self._began
         if self._memory is None:
-            began = self._first(reached, firsts)
+            began = self._first(reached)
         newest = max(known)
         # A bus from which nothing has come yet is as far as the first look.
         times = known + [began for bus in buses if bus not in reached]
@@ -120,8 +126,9 @@ class Group:
             return {*named, *reached}
         return {*named, *self._found}
 
-    def _first(self, reached: Mapping[str, int], firsts: Mapping[str, int]) -> int:
+    def _first(self, reached: Mapping[str, int]) -> int:
         buses = self._waited_for(reached)
+        firsts = self._firsts
         return min((firsts[bus] for bus in buses if bus in firsts), default=NEVER)
 
     @property
@@ -135,12 +142,10 @@ class Group:
 
     # What is decided
 
-    def decide(
-        self, until: int, reached: Mapping[str, int], firsts: Mapping[str, int]
-    ) -> dict[str, Change]:
+    def decide(self, until: int, reached: Mapping[str, int]) -> dict[str, Change]:
         """Decide all moments up to and with `until`; gives what changes, by digest."""
         if self._memory is None:
-            first = self._first(reached, firsts)
+            first = self._first(reached)
             if first == NEVER or until < first:
                 return {}
             self._memory = Memory(self._program, first)
@@ -198,13 +203,17 @@ class Group:
     # What is kept
 
     def keep(self) -> KeptGroup | None:
-        """All that is known; None before anything was decided and where nothing is held back."""
+        """All that is known; None before anything has come."""
         memory = self._memory
-        if memory is None and not self._parts:
+        if memory is None and not self._firsts:
             return None
         program = self._program
         kept = KeptGroup(
-            sorted(self.buses), sorted(self._found), self._began, self.horizon, [], {}, {}, {}, []
+            buses=sorted(self.buses),
+            found=sorted(self._found),
+            firsts=dict(self._firsts),
+            began=self._began,
+            horizon=self.horizon,
         )
         for part in self._parts:
             for table in part.batch.tables(part.done):
@@ -240,6 +249,7 @@ class Group:
         """Go on from what a group of the same buses knew."""
         kept, memory, pending = understood
         self._found |= set(kept.found)
+        self._firsts = dict(kept.firsts)
         self._began, self.horizon, self._memory = kept.began, kept.horizon, memory
         if memory is not None:
             self._bounds.remember(memory)

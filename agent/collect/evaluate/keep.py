@@ -109,24 +109,24 @@ class KeptTable(Struct, forbid_unknown_fields=True):
         return SignalTable(schema_of_table, time, stacked, tuple(texts))
 
 
-class KeptGroup(Struct, forbid_unknown_fields=True):
+class KeptGroup(Struct, kw_only=True, forbid_unknown_fields=True):
     """The conditions that read the same buses."""
 
     buses: list[str]
     found: list[str]
+    firsts: dict[str, Nanoseconds]
     began: Nanoseconds
     horizon: Nanoseconds
-    slots: list[KeptSlot]
-    timers: dict[str, tuple[Nanoseconds, bool]]
-    edges: dict[str, bool]
-    truths: dict[str, bool]
-    pending: list[KeptTable]
+    slots: list[KeptSlot] = msgspec.field(default_factory=list)
+    timers: dict[str, tuple[Nanoseconds, bool]] = msgspec.field(default_factory=dict)
+    edges: dict[str, bool] = msgspec.field(default_factory=dict)
+    truths: dict[str, bool] = msgspec.field(default_factory=dict)
+    pending: list[KeptTable] = msgspec.field(default_factory=list)
 
 
 class Kept(Struct, forbid_unknown_fields=True):
     version: Literal[1]
     reached: dict[str, Nanoseconds]
-    firsts: dict[str, Nanoseconds]
     groups: list[KeptGroup]
 
 
