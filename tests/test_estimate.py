@@ -118,7 +118,8 @@ def test_an_estimate_is_what_a_run_then_uploads(
     plan = tmp_path / "plan.toml"
     path = shared(f"dbc/{dbc}")
     plan.write_text(PLAN.format(dbc=path, j1939=str(PAIRS[log, dbc]).lower()))
-    check(capsys, shared(f"logs/{name}"), plan, channel, [0, 30])
+    speeds = [0, 30] if log.startswith("kona") else [0]  # a drive of an hour takes its time
+    check(capsys, shared(f"logs/{name}"), plan, channel, speeds)
 
 
 @pytest.mark.parametrize("name", ["ev", "truck", "charging"])
