@@ -8,7 +8,6 @@ because one compressor sees all of them together: they are shared out by what ea
 take on their own.
 """
 
-import contextlib
 import dataclasses
 import tempfile
 import time
@@ -34,7 +33,6 @@ from agent.spool.positions import Positions
 from agent.spool.store import SpoolStore, StreamKey
 
 _BLOCK_NS = 500 * MILLISECOND
-_DAY_S = 86_400.0
 _LEAST_S = 1.0
 
 
@@ -256,12 +254,6 @@ def _pieces(blocks: Iterable[FrameBlock]) -> Iterator[FrameBlock]:
             yield block[a:b]
 
 
-@contextlib.contextmanager
-def _reading(log: str, channel: str | None, bus: str) -> Iterator[Iterable[FrameBlock]]:
-    with read_log(log, channel=channel, bus=bus) as reader:
-        yield reader
-
-
 def estimate(
     log: str,
     plan: Plan,
@@ -276,5 +268,5 @@ def estimate(
     Raises:
         BusError: the recording cannot be read.
     """
-    with _reading(log, channel, bus) as blocks:
+    with read_log(log, channel=channel, bus=bus) as blocks:
         return Estimator(plan, log, uplinks=uplinks, batch=batch).run(blocks)

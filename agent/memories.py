@@ -13,6 +13,7 @@ understood costs itself.
 import contextlib
 import hashlib
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +44,9 @@ class Memories:
         self._state = folder / STATE
         self._rows = folder / ROWS
         self._boot_id = boot_id
+        self._lock = threading.Lock()
+        self._ended = False
+        """The last word is written."""
 
     def read(self, collector: Collector, now: BootNs) -> None:
         """Go on with what the run before left, if it is of this boot and plan."""
@@ -62,6 +66,8 @@ class Memories:
     def write(self, collector: Collector) -> None:
         """The end of a run in order."""
         rows = collector.rows()
+        with self._lock:
+            self._ended = True
         try:
             if rows:
                 with BatchWriter(self._rows, resolution_ns=1) as writer:
@@ -76,8 +82,9 @@ class Memories:
 
     def note(self, plan: Plan, events: Mapping[str, Any]) -> None:
         """An event began or ended: `events` is `Collector.open_events()`."""
-        with contextlib.suppress(OSError):
-            self._write(plan, dict(events))
+        with self._lock, contextlib.suppress(OSError):
+            if not self._ended:
+                self._write(plan, dict(events))
 
     def _write(self, plan: Plan, state: dict[str, Any]) -> None:
         whole = {

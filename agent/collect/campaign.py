@@ -40,6 +40,8 @@ RING_BYTES = 16 << 20
 _SLOWED: tuple[Lane, ...] = ("telemetry", "raw")
 _LAG_NS = 2 * SECOND
 """Rows of a bus that is this far behind the others are not waited for."""
+_UNDECIDED_NS = 10 * SECOND
+"""Rows wait no longer for a condition: it may read a bus that never speaks."""
 _LATE_NS = 10 * SECOND
 """For so long after its end a window still takes rows that come late."""
 
@@ -93,7 +95,6 @@ class Campaign:
         self.destination = Destination(campaign.lane, campaign.uplinks, campaign.privacy)
         self.profile = profile
         self.ring = Ring(ring_bytes)
-        self.events = 0
         self._boot_id = boot_id
         self._select = Columns(campaign.signals)
         self._policies = [
@@ -177,10 +178,14 @@ class Campaign:
             counts["outside"] += begin - samples(rows)
         if self._gate is not None and flow.conditions is not None:
             name = condition_of(campaign.name)
-            horizon = flow.conditions.horizon(name)
+            horizon = max(flow.conditions.horizon(name), self._newest(flow) - _UNDECIDED_NS)
             rows, outside = self._gate.take(rows, flow.steps.get(name), horizon)
             counts["outside"] += outside
         return rows
+
+    def _newest(self, flow: Flow) -> int:
+        """The newest time of a bus from which it has rows."""
+        return max((flow.reached[b] for b in self._buses if b in flow.reached), default=-FOREVER)
 
     def _in_days(self, rows: Rows, flow: Flow) -> Rows:
         campaign = self.campaign
@@ -323,11 +328,21 @@ class Campaign:
         return kept
 
     def retire(self, flow: Flow) -> tuple[list[Kept], Counts]:
-        """As `finish`, and nothing waits for a trigger any more: the next plan has no such one."""
+        """As `finish`, and nothing waits for a trigger any more: nobody collects for it."""
         kept, counts = self.finish(flow)
-        if not flow.quiet:
-            counts["held"] -= self.held
-            counts["thinned"] += self.held
+        if flow.quiet:
+            return kept, counts
+        counts["held"] -= self.held
+        counts["thinned"] += self.held
+        if self._trigger is None or flow.conditions is None:
+            return kept, counts
+        for window in self._trigger.windows:
+            if not window.told:
+                end = flow.conditions.horizon(trigger_of(self.campaign.name))
+                last = end if window.last == FOREVER else window.last
+                window.missing.append([end + 1, max(last, end + 1), "nothing was collected then"])
+                window.last, window.told = last, True
+                kept.append(self._event(window))
         return kept, counts
 
     # -- from plan to plan, from run to run --------------------------------------------------
@@ -335,7 +350,7 @@ class Campaign:
     def adopt(self, old: "Campaign") -> None:
         """Go on with the state of an equal campaign."""
         for name in (
-            *("ring", "events", "_gate", "_trigger", "_policies", "_slower", "_buses"),
+            *("ring", "_gate", "_trigger", "_policies", "_slower", "_buses"),
             *("_clock", "_counted", "_gaps"),
         ):
             setattr(self, name, getattr(old, name))

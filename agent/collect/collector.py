@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agent.blocks import Event, FrameBlock, Kept, SignalTable
+from agent.blocks import Event, FrameBlock, Kept, SignalSchema, SignalTable
 from agent.clock import SECOND, Anchor, Quality
 from agent.collect.budget import Degradation
 from agent.collect.campaign import RING_BYTES, Campaign, Counts, Destination, Flow
@@ -83,9 +84,9 @@ class Collector:
         self.reached: dict[str, int] = {}
         self.with_frames: set[str] = set()
         self._tells_values = triggers > 0
-        self._live: set[str] = set()
+        self.live: set[str] = set()
         """Buses whose times are boot times: they go on also when nothing comes."""
-        self._recent: collections.deque[Sequence[SignalTable]] = collections.deque(maxlen=_RECENT)
+        self.recent: collections.deque[Sequence[SignalTable]] = collections.deque(maxlen=_RECENT)
         """Of the last blocks, for the values that events tell."""
         self.degradation = Degradation()
         """What the budget asks for; set from the event loop."""
@@ -141,7 +142,7 @@ class Collector:
         """
         self._reach(tables, block, live_ns)
         if tables and self._tells_values:
-            self._recent.append(tables)
+            self.recent.append(tables)
         steps = self.conditions.feed(tables, self.reached) if self.conditions else {}
         return self._flow(tables, block, steps, skip)
 
@@ -207,10 +208,10 @@ class Collector:
                     newest = int(table.time.max()) - late
                     reached[table.bus] = max(newest, reached.get(table.bus, _NEVER))
         if block is not None and block.clock == "boot":
-            self._live.add(block.bus)
-        self._live |= {table.bus for table in tables if block is None and table.clock == "boot"}
+            self.live.add(block.bus)
+        self.live |= {table.bus for table in tables if block is None and table.clock == "boot"}
         if live_ns is not None:
-            for bus in self._live & reached.keys():
+            for bus in self.live & reached.keys():
                 reached[bus] = max(reached[bus], live_ns - _SILENT_NS)
 
     def _make_flow(self, steps: Mapping[str, "Steps"]) -> Flow:
@@ -230,17 +231,21 @@ class Collector:
         """What the signals of a condition said last at a moment that was just decided."""
         from agent.collect.expression import signals_of
 
-        found: dict[SignalPath, Any] = {}
+        # What is held is right for all that did not come lately; for the others the rows tell.
+        held = self.conditions.last(condition) if self.conditions else []
+        found = {signal.path: _said(signal.schema, raw) for signal, raw in held}
         for path in sorted(signals_of(self.plan.conditions[condition]), key=str):
             newest = _NEVER
-            for table in (t for tables in self._recent for t in tables):
+            for table in (t for tables in self.recent for t in tables):
                 here = table.message == path.message and path.bus in (table.bus, ANY_BUS)
                 if not here or path.signal not in table.names:
                     continue
                 before = np.flatnonzero(table.time <= moment)
                 if len(before) and table.time[before[-1]] >= newest:
-                    newest = int(table.time[before[-1]])
-                    found[path] = _said(table, path.signal, int(before[-1]))
+                    row = int(before[-1])
+                    newest = int(table.time[row])
+                    schema = table.schema.by_name[path.signal]
+                    found[path] = _said(schema, table.raw[path.signal][row : row + 1])
         return found
 
     def _flow(
@@ -293,7 +298,9 @@ class Collector:
             self.conditions.adopt(old.conditions)
         self.reached = dict(old.reached)
         self.with_frames = set(old.with_frames)
-        self.anchor = old.anchor
+        self.live = set(old.live)
+        self.recent = old.recent
+        self.anchor, self.degradation = old.anchor, old.degradation
         before = {c.campaign: c for c in old.campaigns}
         for campaign in self.campaigns:
             if campaign.campaign in before:
@@ -383,11 +390,9 @@ def _sessions(plan: Plan) -> "SessionMaker | None":
     return SessionMaker(plan.sessions.settings, plan.database, plan.vss)
 
 
-def _said(table: SignalTable, name: str, row: int) -> float | int | str:
-    """A sample for people and programs: the word of its value table, or the number in its unit."""
-    signal = table.schema.by_name[name]
-    raw = table.raw[name][row]
+def _said(signal: SignalSchema, raw: NDArray[Any]) -> float | int | str:
+    """One sample for people and programs: the word of its value table, or a number in its unit."""
     if signal.kind == "bytes":
-        return bytes(raw).hex()
-    word = dict(signal.choices).get(int(raw)) if signal.kind in ("int64", "uint64") else None
-    return word if word is not None else float(table.physical(name)[row])
+        return raw.tobytes().hex()
+    word = dict(signal.choices).get(int(raw[0])) if signal.kind in ("int64", "uint64") else None
+    return word if word is not None else float(signal.physical(raw)[0])

@@ -29,7 +29,7 @@ from agent.collect.evaluate.group import LAG_NS, Change, Group, buses_of
 from agent.collect.evaluate.keep import Kept, from_state, to_state
 from agent.collect.evaluate.program import digest
 from agent.collect.evaluate.slots import NEVER
-from agent.collect.expression.tree import Condition
+from agent.collect.expression.tree import Condition, Signal
 
 __all__ = ["LAG_NS", "NEVER", "Conditions", "Steps"]
 
@@ -135,6 +135,18 @@ class Conditions:
         """
         of = self._digests[name]
         return self._groups[self._group_of[of]].truth(of)
+
+    def last(self, name: str) -> list[tuple[Signal, NDArray[Any]]]:
+        """The signals of a condition that were seen, each with its last raw value at the horizon.
+
+        Arrays of one value, in the kind of the signal's schema (float64 for float32); texts are
+        left out.
+
+        Raises:
+            KeyError: no such condition.
+        """
+        of = self._digests[name]
+        return self._groups[self._group_of[of]].last(of)
 
     def adopt(self, old: "Conditions") -> None:
         """Go on where others were, before anything is fed; they are not used any more.

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -242,3 +243,21 @@ def test_a_plan_wants_the_signals_of_all_its_campaigns(database: Database) -> No
         "Paged.Plain",
         "Paged.Zero",
     ]
+
+
+def test_a_condition_on_a_bus_that_never_speaks_holds_up_rows_for_ten_seconds(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "motor.dbc").write_text(text([MOTOR]), "utf-8")
+    (tmp_path / "paged.dbc").write_text(text([PAGED]), "utf-8")
+    files = {"can0": [tmp_path / "motor.dbc"], "dead": [tmp_path / "paged.dbc"]}
+    campaign = Campaign(name="c", signals=["Motor.Speed"], condition="dead.Paged.Page > 3")
+    built = plan(Database.load(files), campaign)
+    ledger = Ledger()
+    collector, decoder = Collector(built, ledger), Decoder.of_paths(built.database, built.wanted)
+    for second in range(60):
+        block = frames([(second * 1000, 1, bytes(8))])
+        assert collector.offer(decoder.decode(block), block=block) == {}
+        assert ledger.snapshot()["campaign"]["c"]["held"] <= 10
+    row = ledger.snapshot()["campaign"]["c"]
+    assert (row["offered"], row["outside"]) == (60, 60 - row["held"])

@@ -306,3 +306,29 @@ def test_raw_frames_and_privacy_do_not_go_together(database: Database) -> None:
     campaign.privacy = "research"
     with pytest.raises(ConfigError, match="no \\[\\[privacy\\]\\] is called"):
         plan_of(database, campaign)
+
+
+def test_an_event_tells_values_that_came_long_before(database: Database) -> None:
+    run = Run(plan_of(database, hot(when="Temp > 100 and Speed < 500 and Torque >= 0")))
+    run.feed([motor(7)])
+    for t in range(100, 5000, 100):
+        run.feed([pack(t, 20)])
+    run.feed([pack(5000, 150)])
+    run.finish()
+
+    (event,) = run.events
+    assert event["values"] == {"Motor.Speed": 7.0, "Motor.Torque": 0.0, "Pack.Temp": 150.0}
+
+
+def test_an_event_that_a_change_of_plan_cuts_short_says_so(database: Database) -> None:
+    run = Run(plan_of(database, hot(post_s=10)))
+    run.feed([pack(0, 20), pack(1000, 150), pack(1500, 150), pack(2000, 150)])
+    following = Collector(plan_of(database, Campaign(name="all", signals=["*"])), run.ledger)
+    run.kept += [each for rows in run.collector.retire(following).values() for each in rows]
+
+    (event,) = run.events
+    assert event["complete"]
+    ((first, last, why),) = event["missing"]
+    assert (first // MS, last // MS) == (2000, 11_000)
+    assert why == "nothing was collected then"
+    assert differences(run.ledger.snapshot()) == []

@@ -1,7 +1,7 @@
 """The conditions that read the same buses, decided together."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from agent.blocks import Int64, SignalSchema, SignalTable
 from agent.clock import SECOND
 from agent.collect.evaluate.batch import Batch, Form, Forms
 from agent.collect.evaluate.bounds import Bounds
-from agent.collect.evaluate.columns import Columns
+from agent.collect.evaluate.columns import Columns, as_kind
 from agent.collect.evaluate.exact import Exact
 from agent.collect.evaluate.hull import Bools
 from agent.collect.evaluate.keep import KeptGroup, KeptHistory, KeptSlot, KeptTable
@@ -18,7 +18,7 @@ from agent.collect.evaluate.program import Program, paths
 from agent.collect.evaluate.slots import NEVER, Wiring
 from agent.collect.evaluate.span import Cut, Last, Part, Span
 from agent.collect.evaluate.state import Memory
-from agent.collect.expression.tree import Condition
+from agent.collect.expression.tree import Condition, Signal
 from agent.signals.database import ANY_BUS, SignalPath
 
 LAG_NS = SECOND
@@ -78,6 +78,18 @@ class Group:
 
     def truth(self, tree: str) -> bool:
         return self._memory is not None and bool(self._memory.truths[self._roots[tree]])
+
+    def last(self, tree: str) -> list[tuple[Signal, NDArray[Any]]]:
+        """The signals of a condition that were seen, each with its last raw value, kind[1]."""
+        if self._memory is None:
+            return []
+        base, signals = self._memory.base, self._program.signals
+        slots = self._program.slots_below(self._roots[tree])
+        return [
+            (signals[slot], as_kind(base.raw[slot : slot + 1], signals[slot].schema))
+            for slot in slots
+            if base.seen[slot] and signals[slot].schema.kind != "bytes"
+        ]
 
     # What comes
 
