@@ -14,6 +14,8 @@ from agent.errors import AgentError, ConfigError
 
 _MAX_REQUEST = 4096
 _MAX_ANSWER = 16 << 20
+_WORDS_S = 5.0
+"""A client that says or takes nothing for so long costs itself."""
 _MAX_PATH = 107
 """sun_path of sockaddr_un, less its end mark."""
 
@@ -64,9 +66,11 @@ class StatusServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(_WORDS_S):
                 line = await reader.readline()
-                writer.write(json.dumps(await self._reply(line)).encode() + b"\n")
+            reply = await self._reply(line)  # a command takes the time that it takes
+            writer.write(json.dumps(reply).encode() + b"\n")
+            async with asyncio.timeout(_WORDS_S):
                 await writer.drain()
         except (TimeoutError, ValueError, OSError):
             pass  # a client that misbehaves costs itself

@@ -23,6 +23,7 @@ from agent.settings.buses import (
     SocketCanBus,
 )
 from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
+from agent.settings.ota import Ota
 from agent.settings.plan import (
     Budget,
     Campaign,
@@ -62,6 +63,7 @@ __all__ = [
     "Lane",
     "Link",
     "Name",
+    "Ota",
     "Plan",
     "PolicyOfSignals",
     "Privacy",

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from agent.settings.buses import Bus
+from agent.settings.ota import Ota
 from agent.settings.types import Name, described
 
 
@@ -210,3 +211,6 @@ class Device(Struct, kw_only=True, forbid_unknown_fields=True):
     batch: Annotated[Batch, described("How samples are packed.")] = msgspec.field(
         default_factory=Batch
     )
+    ota: Annotated[
+        Ota | None, described("Plans over the air; without it the plan above is all there is.")
+    ] = None

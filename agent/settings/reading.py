@@ -15,6 +15,7 @@ from agent.errors import ConfigError
 from agent.settings.buses import AnyBus, Bus, GnssBus, RecordingBus, SocketCanBus
 from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
 from agent.settings.diagnostics import Obd, ObdDtc, Uds, UdsDid, UdsDtc, UdsField
+from agent.settings.ota import Ota
 from agent.settings.plan import (
     Budget,
     Campaign,
@@ -46,6 +47,7 @@ _FILES_OF_UPLINKS = (
     "client_key_file",
     "proxy_auth_file",
 )
+_FILES_OF_OTA = ("root_file", "token_file", "ca_file", "client_cert_file", "client_key_file")
 
 
 def packaged(name: str) -> Path:
@@ -80,6 +82,9 @@ def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Dev
     for uplink in device.uplink:
         for key in _FILES_OF_UPLINKS:
             setattr(uplink, key, _secret(base, getattr(uplink, key), environment))
+    if device.ota is not None:
+        for key in _FILES_OF_OTA:
+            setattr(device.ota, key, _secret(base, getattr(device.ota, key), environment))
     device.link.file = _beside(base, device.link.file)
     device.plan = _beside(base, device.plan)
     state = device.state_dir or environment.get("STATE_DIRECTORY", "").split(":")[0]
@@ -285,6 +290,7 @@ _TABLES: Mapping[str, type[Struct]] = {
     "spool": Spool,
     "batch": Batch,
     "ignition": Ignition,
+    "ota": Ota,
     "gpio": Gpio,
     "obd": Obd,
     "obd_dtc": ObdDtc,
