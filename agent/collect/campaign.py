@@ -110,6 +110,10 @@ class Campaign:
         self._counted = 0
         """Of what is held: how much is in the ledger."""
         self._gaps: list[tuple[int, int, str]] = []
+        self._asked: list[str] = []
+        """Requests that wait for the first time that is known."""
+        self._requested: list[Window] = []
+        """Windows of requests that are to be told."""
 
     @property
     def held(self) -> int:
@@ -125,7 +129,22 @@ class Campaign:
     @property
     def is_open(self) -> bool:
         """Whether an event is under way."""
-        return self._trigger is not None and any(not w.told for w in self._trigger.windows)
+        trigger = self._trigger
+        return trigger is not None and (
+            bool(self._asked) or any(not w.told for w in trigger.windows)
+        )
+
+    @property
+    def has_trigger(self) -> bool:
+        return self._trigger is not None
+
+    def fire(self, words: str, flow: Flow) -> None:
+        """Begin an event by request, at the newest time of its clock; `take` gives it.
+
+        While no such time is known, it waits for the first one.
+        """
+        self._asked.append(words)
+        self._begin_asked(flow)
 
     def take(
         self, tables: Sequence[SignalTable], block: FrameBlock | None, flow: Flow
@@ -243,12 +262,10 @@ class Campaign:
         begun = [] if steps is None else trigger.take(steps, self._event_ids())
         horizon = flow.conditions.horizon(name)
         for window in begun:
-            self._miss(window)
-            window.values = {
-                str(path): value
-                for path, value in flow.values(name, window.time).items()
-                if self.profile is None or not self.profile.covers(path)
-            }
+            self._note_begin(window, flow)
+        self._begin_asked(flow)
+        begun += self._requested
+        self._requested = []
         # What lies behind the horizon belongs to an open window only if that goes on.
         sure = [
             dataclasses.replace(w, last=min(w.last, horizon + compiled.post_ns))
@@ -267,6 +284,31 @@ class Campaign:
                 kept.append(self._event(window))
         trigger.forget(settled - _LATE_NS)
         return kept
+
+    def _begin_asked(self, flow: Flow) -> None:
+        trigger = self._trigger
+        if not self._asked or trigger is None or flow.conditions is None:
+            return
+        # What is older than the horizon by more than `pre` is gone from the ring.
+        horizon = flow.conditions.horizon(trigger_of(self.campaign.name))
+        moment = max(self._newest(flow), horizon)
+        if moment <= -FOREVER:
+            return
+        asked, self._asked = self._asked, []
+        for words in asked:
+            window = trigger.fire(moment, self._event_ids(), words)
+            if window is not None:
+                self._note_begin(window, flow)
+                self._requested.append(window)
+
+    def _note_begin(self, window: Window, flow: Flow) -> None:
+        """Note what is missing already, and what the signals of the condition say."""
+        self._miss(window)
+        window.values = {
+            str(path): value
+            for path, value in flow.values(trigger_of(self.campaign.name), window.time).items()
+            if self.profile is None or not self.profile.covers(path)
+        }
 
     def _settled(self, flow: Flow) -> int:
         """Up to which time the rows of all its buses have come, or are not waited for."""
@@ -310,7 +352,8 @@ class Campaign:
                 "first": window.first,
                 "last": None if window.last == FOREVER else window.last,
                 "complete": window.told,
-                "expression": self._told_expression(),
+                "expression": window.request or self._told_expression(),
+                "requested": bool(window.request),
                 "values": window.values,
                 "missing": window.missing,
             }
@@ -351,7 +394,7 @@ class Campaign:
         """Go on with the state of an equal campaign."""
         for name in (
             *("ring", "_gate", "_trigger", "_policies", "_slower", "_buses"),
-            *("_clock", "_counted", "_gaps"),
+            *("_clock", "_counted", "_gaps", "_asked", "_requested"),
         ):
             setattr(self, name, getattr(old, name))
         if self.profile is not None and old.profile is not None:
@@ -365,6 +408,7 @@ class Campaign:
             "trigger": self._trigger.state(),
             "clock": self._clock,
             "buses": sorted(self._buses),
+            "asked": list(self._asked),
         }
 
     def restore(self, state: Mapping[str, Any], rows: Sequence[Rows], gap: tuple[int, int]) -> None:
@@ -377,6 +421,7 @@ class Campaign:
             return
         self._trigger.restore(dict(state["trigger"]))
         self._buses = {str(bus) for bus in state["buses"]}
+        self._asked = [str(words) for words in state.get("asked", ())]
         self._gaps = [(*gap, "the agent did not run")]
         for window in self._trigger.windows:
             if not window.told:

@@ -17,6 +17,7 @@ from agent.collect.budget import Degradation
 from agent.collect.campaign import RING_BYTES, Campaign, Counts, Destination, Flow
 from agent.collect.plan import Plan
 from agent.collect.rows import Rows
+from agent.errors import ConfigError
 from agent.ledger import Ledger
 from agent.signals.database import ANY_BUS, SignalPath
 
@@ -186,6 +187,32 @@ class Collector:
             if found:
                 kept.setdefault(where, []).extend(map(self._event, found))
         return kept
+
+    def fire(self, campaign: str, why: str) -> list[str]:
+        """Begin an event by request, as if the condition of a trigger had just come true.
+
+        `campaign` names one; empty: every one that has a trigger. `why` is told in the event in
+        place of the condition. The event begins at the newest time that the campaign's buses have
+        reached; its begin is given with the next block. Called between two blocks. Gives the names
+        of those that fired: none where `campaign` is empty and the plan has no trigger.
+
+        Raises:
+            ConfigError: there is no such campaign, or it has no trigger.
+        """
+        able = [c for c in self.campaigns if c.has_trigger]
+        wanted = [c for c in able if campaign in ("", c.campaign.name)]
+        if campaign and not wanted:
+            known = any(c.campaign.name == campaign for c in self.campaigns)
+            wrong = "has no trigger" if known else "is none of this plan"
+            names = ", ".join(c.campaign.name for c in able) or "none"
+            raise ConfigError(
+                f'campaign "{campaign}" {wrong}, so it cannot be fired; '
+                f"those of plan {self.plan.name} with a trigger: {names}"
+            )
+        flow = self._make_flow({})
+        for each in wanted:
+            each.fire(why, flow)
+        return [each.campaign.name for each in wanted]
 
     # -- a block -----------------------------------------------------------------------------
 

@@ -4,11 +4,15 @@
 it becomes true until after it ends. Between two beginnings lies at least `min_interval_ns`, and in
 any 24 hours at most `per_day` begin; what is refused for that is counted as `suppressed`. A
 condition that is true when it is first known has become true then.
+
+A request fires a trigger as if the condition had become true for a moment, `level` or not. Somebody
+wants to see it now, so neither bound holds for it, and it takes nothing from the events of a day.
 """
 
 import collections
 import dataclasses
-from typing import TYPE_CHECKING, Any
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
 
 from agent.collect.plan import CompiledTrigger
 
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 _DAY_NS = 86_400 * 1_000_000_000
 FOREVER = (1 << 63) - 1
+_REQUEST_CHARACTERS: Final = 300
 
 
 @dataclasses.dataclass(slots=True)
@@ -34,6 +39,8 @@ class Window:
     """Parts that are not there: from, to, why."""
     told: bool = False
     """Whether it was said that it is complete."""
+    request: str = ""
+    """The words of the request that it began by; empty where the condition came true."""
 
 
 class Trigger:
@@ -78,6 +85,21 @@ class Trigger:
         self.windows.append(window)
         return window
 
+    def fire(self, moment: int, name: str, words: str) -> Window | None:
+        """The window of a request; None where the same one began at this moment already."""
+        text = words[:_REQUEST_CHARACTERS].encode("utf-8", "replace")
+        words = text.decode() or "a request"
+        # The condition may come true at this moment too, and others may ask: the words tell apart.
+        digest = hashlib.sha256(text).hexdigest()[:8]
+        window_id = f"{name}{moment}-request-{digest}"
+        if any(window.id == window_id for window in self.windows):
+            return None
+        trigger = self._trigger
+        first, last = moment - trigger.pre_ns, moment + trigger.post_ns
+        window = Window(window_id, moment, first, last, request=words)
+        self.windows.append(window)
+        return window
+
     def forget(self, before: int) -> None:
         """Rows of earlier times do not come any more."""
         self.windows = [w for w in self.windows if w.last >= before or not w.told]
@@ -116,4 +138,5 @@ def _window(state: dict[str, Any]) -> Window:
         dict(state["values"]),
         missing,
         bool(state["told"]),
+        str(state.get("request", "")),
     )

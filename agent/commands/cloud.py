@@ -63,6 +63,13 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--mqtt-ca-file", default="", metavar="FILE", help="certificates (PEM) to trust"
     )
     parser.add_argument(
+        "--ota",
+        type=Path,
+        metavar="DIR",
+        help="let vehicles fetch their configuration from this repository: its metadata and "
+        "targets are served below /ota/",
+    )
+    parser.add_argument(
         "--tls",
         type=Path,
         metavar="DIR",
@@ -89,23 +96,25 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM.
 
     Raises:
-        ConfigError: the address cannot be listened on, the folder cannot be used, or that of the
+        ConfigError: the address cannot be listened on, a folder cannot be used, or that of the
             broker is none.
     """
     import asyncio
 
     from agent.bench.cloud import create_app
+    from agent.bench.cloud.repository import Repository
     from agent.bench.cloud.store import Store
 
     if args.token:
         return _print_token(args)
     host, port = _address(args.listen)
     identity, tls = _identity(args, host)
+    ota = None if args.ota is None else Repository(args.ota.absolute())
     store = Store(args.data.absolute(), shared=args.shared)
     try:
         ingest = _ingest(args, store)
         told = args.verbose or sys.stdout.isatty()
-        app = create_app(store, on_received=_tell if told else None, identity=identity)
+        app = create_app(store, on_received=_tell if told else None, identity=identity, ota=ota)
         return asyncio.run(_serve(app, store, (host, port), ingest, tls))
     finally:
         store.close()

@@ -1,6 +1,7 @@
 """The door between a sender and the network: what every transport does, and which one is made."""
 
 import urllib.parse
+from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from agent.errors import ConfigError
@@ -49,8 +50,16 @@ class Transport(Protocol):
         ...
 
 
-def make_transport(settings: Uplink, vehicle: str, user_agent: str) -> Transport:
+def make_transport(
+    settings: Uplink,
+    vehicle: str,
+    user_agent: str,
+    nudged: Callable[[], None] | None = None,
+) -> Transport:
     """The transport that the settings name.
+
+    `nudged` is called, in the event loop, when somebody tells this vehicle to look for new
+    configuration: as often as they like, and only where the transport can be told something.
 
     Raises:
         ConfigError: the address does not fit the kind or cannot be used, or a package is missing.
@@ -73,7 +82,7 @@ def make_transport(settings: Uplink, vehicle: str, user_agent: str) -> Transport
             f'uplink "{settings.name}": kind = "mqtt" needs a package that is not installed: '
             'pip install "vehicle-edge-agent[mqtt]"'
         ) from e
-    return MqttTransport(settings, vehicle, user_agent)
+    return MqttTransport(settings, vehicle, user_agent, nudged)
 
 
 def proof(settings: Uplink) -> Literal["http", "object-store"]:

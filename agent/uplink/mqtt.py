@@ -16,12 +16,18 @@ A receipt that comes late is kept until the batch is to be sent again, and then 
 The connection stays up between batches; `online` is retained at the broker, and the last will makes
 it false. The client id is made of the vehicle and the uplink, so that a connection of which only
 the broker believes that it lives is ended by the next one, with its will, before that one begins.
+
+Where somebody wants to know, the connection also listens for a *nudge*: a message that says no more
+than "look at your configuration repository". Nothing in it is read, so whoever may publish it can
+only make a vehicle look. It is worth nothing to the batches: they go on where it is forbidden.
 """
 
 import asyncio
 import hashlib
 import json
+import logging
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiomqtt import Will
@@ -39,20 +45,36 @@ from agent.uplink.mqttwire import Broker, Receipt
 from agent.uplink.policy import Answer, Digest, Fault
 from agent.uplink.transport import Gone
 
+_log = logging.getLogger("edge_agent.uplink")
+
 _UNACKNOWLEDGED: Final = 16
 _LARGEST: Final = 16 * 1024
 """What the broker may send: receipts."""
+_SILENT: Final = 504
+"""The status of a broker that does not answer."""
 
 
 class MqttTransport:
     """The connection of one uplink. Belongs to one event loop and one sender.
 
+    `nudged` is called in the event loop for each message that asks to look for configuration, as
+    often as such messages come; it must not raise. None: nobody listens for them.
+
     Raises:
         ConfigError: the address is not that of a broker, or a key is set that is of HTTP only.
     """
 
-    def __init__(self, settings: Uplink, vehicle: str, user_agent: str) -> None:
+    def __init__(
+        self,
+        settings: Uplink,
+        vehicle: str,
+        user_agent: str,
+        nudged: Callable[[], None] | None = None,
+    ) -> None:
         self._settings = settings
+        self._nudged = nudged
+        self._forbidden = False
+        """Whether it was said that the broker forbids to listen for nudges."""
         self._vehicle = vehicle
         self._user_agent = user_agent
         self._broker = Broker.parse(settings.url)
@@ -163,6 +185,8 @@ class MqttTransport:
                 if self._by_cloud:
                     receipts = self._broker.receipts(self._vehicle)
                     await connection.listen(receipts, settings.stall_timeout_s)
+                if self._nudged is not None:
+                    await self._listen_for_nudges(connection)
                 topic = self._broker.status(self._vehicle)
                 connection.send(topic, self._status(online=True), retain=True)
         except (OSError, ValueError) as e:
@@ -172,6 +196,27 @@ class MqttTransport:
             self._drop()
             raise
         return connection
+
+    async def _listen_for_nudges(self, connection: Connection) -> None:
+        """Subscribe; a broker that forbids it forbids no batch, so that is no reason to stop.
+
+        Raises:
+            Refused: it does not answer, or is gone.
+        """
+        topic = self._broker.nudge(self._vehicle)
+        try:
+            await connection.listen(topic, self._settings.stall_timeout_s)
+        except Refused as e:
+            if not connection.alive or e.answer.status == _SILENT:
+                raise
+            if not self._forbidden:
+                why = e.answer.detail
+                _log.warning(
+                    "uplink %s: not told of new configuration: %s", self._settings.name, why
+                )
+            self._forbidden = True
+        else:
+            self._forbidden = False
 
     def _prepare(self) -> Connection:
         settings, broker = self._settings, self._broker
@@ -248,7 +293,13 @@ class MqttTransport:
 
     def _received(self, message: MQTTMessage) -> None:
         """A message on one of our topics; what is no receipt for a batch of ours is left out."""
-        if topic_of(message) != self._broker.receipts(self._vehicle):
+        topic = topic_of(message)
+        if topic == self._broker.nudge(self._vehicle):
+            # One that is retained may be years old, and comes with each connection.
+            if self._nudged is not None and not message.retain:
+                self._nudged()
+            return
+        if topic != self._broker.receipts(self._vehicle):
             return
         receipt = Receipt.decode(payload_of(message))
         if receipt is not None and receipt.batch_id in self._digests:

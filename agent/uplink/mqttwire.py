@@ -107,6 +107,10 @@ class Broker:
     def status(self, vehicle: str) -> str:
         return self._below(vehicle, "status")
 
+    def nudge(self, vehicle: str) -> str:
+        """Where a vehicle is told to look at its configuration repository."""
+        return self._below(vehicle, "ota")
+
     def all_batches(self, group: str) -> str:
         """The filter by which the members of a group share the batches of all vehicles."""
         return f"$share/{group}/{self._below('+', 'batches', '+')}"

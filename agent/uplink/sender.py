@@ -86,6 +86,7 @@ class Sender:
     """Sends what waits for one uplink, until it is cancelled.
 
     `sleep` and `random` are seams for tests: what waits between attempts, and numbers in [0, 1).
+    `nudged` is called when a broker brings word to look for new configuration.
 
     Raises:
         ConfigError: the address cannot be one of this kind of uplink, or a package is missing.
@@ -104,6 +105,7 @@ class Sender:
         random: Callable[[], float] = _random.random,
         user_agent: str = "vehicle-edge-agent",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        nudged: Callable[[], None] | None = None,
     ) -> None:
         self._name = settings.name
         self._url = wire.shown(settings.url)
@@ -113,7 +115,7 @@ class Sender:
         self._budget = budget
         self._meter = meter
         self._sleep = sleep
-        self._transport = make_transport(settings, vehicle, user_agent)
+        self._transport = make_transport(settings, vehicle, user_agent, nudged)
         self._policy = Policy(proof(settings), random)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._new = asyncio.Event()

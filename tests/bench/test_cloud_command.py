@@ -68,3 +68,27 @@ def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -
 def test_an_address_that_cannot_be_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
         cloud.run(_args("--listen", text, "--data", str(tmp_path)))
+
+
+def test_it_serves_a_repository_beside_its_batches(tmp_path: Path) -> None:
+    metadata = tmp_path / "repository" / "metadata"
+    metadata.mkdir(parents=True)
+    (metadata / "timestamp.json").write_bytes(b"{}")
+    words = ["--listen", "127.0.0.1:0", "--data", str(tmp_path / "data")]
+    words += ["--ota", str(metadata.parent)]
+    with subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, *words], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[2].rstrip(",")
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        answer = Client(host, int(port)).ask("GET", "/ota/metadata/timestamp.json")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert (answer.status, answer.body) == (200, b"{}")
+
+
+def test_a_repository_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    words = ("--listen", "127.0.0.1:0", "--data", str(tmp_path / "data"))
+    with pytest.raises(ConfigError, match="no such folder"):
+        cloud.run(_args(*words, "--ota", str(tmp_path / "nothing")))

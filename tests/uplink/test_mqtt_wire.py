@@ -74,6 +74,7 @@ def test_the_topic_of_a_batch_leads_back_to_vehicle_and_batch(prefix: str) -> No
     assert broker.parse_batch(topic) == ("van-7", "00ff-1-event-2")
     assert broker.parse_batch(broker.receipts("van-7")) is None
     assert broker.parse_batch(broker.status("van-7")) is None
+    assert broker.parse_batch(broker.nudge("van-7")) is None
     assert broker.parse_batch(f"other/{topic}") is None
     assert broker.parse_batch(f"{topic}/more") is None
 
@@ -83,6 +84,11 @@ def test_any_text_as_a_topic_is_read_or_not(topic: str) -> None:
     broker = Broker.parse("mqtt://a/fleet")
     named = broker.parse_batch(topic)
     assert named is None or broker.batch(*named) == topic
+
+
+def test_the_topic_on_which_a_vehicle_is_told_to_look_for_configuration() -> None:
+    assert Broker.parse("mqtt://a/fleet").nudge("van-7") == "fleet/v1/vehicles/van-7/ota"
+    assert Broker.parse("mqtt://a").nudge("van-7") == "v1/vehicles/van-7/ota"
 
 
 def test_the_filter_of_a_group_names_its_members_and_all_vehicles() -> None:

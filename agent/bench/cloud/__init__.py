@@ -29,6 +29,8 @@ Rooms
     queries.py       what is known of each vehicle, built from summaries as batches arrive.
     completeness.py  pure: summaries -> which runs and streams are complete, and the gaps by name.
     gaps.py          a gap, and the sentences about it.
+    updates.py       what vehicles made of configuration over the air.
+    repository.py    the files of a repository of configuration, for vehicles to fetch.
     page.py          a plain page for a browser.
 
 Answers to a PUT

@@ -28,6 +28,7 @@ from agent.bench.cloud.summary import (
     physical,
     summarise,
 )
+from agent.bench.cloud.updates import is_update, update
 from agent.blocks import SignalTable
 from agent.clock import Anchor, best_anchor
 from agent.errors import BatchError
@@ -49,6 +50,10 @@ class _Vehicle:
         self.installs: dict[str, int] = {}
         self.latest: dict[Any, tuple[tuple[int, int, int], Value]] = {}
         self.events = Events()
+        self.updates = Events()
+        """Of the events those that tell of updates: many others do not push them out."""
+        self.newest: tuple[tuple[int, int, int], Summary] | None = None
+        """The batch that was begun last on board, with its installation, run and time."""
 
 
 class Catalogue:
@@ -73,6 +78,7 @@ class Catalogue:
     def vehicle(self, name: str) -> dict[str, Any]:
         batches = self._store.batches(name)
         whole = self.completeness(name)
+        newest = self._newest(name)
         return {
             "vehicle": name,
             "batches": len(batches),
@@ -81,6 +87,8 @@ class Catalogue:
             "frames": whole["frames"],
             "events": whole["events"],
             "last_received": iso(batches[-1].received) if batches else None,
+            "plan": newest.plan if newest else "",
+            "bundle": (newest.bundle or None) if newest else None,
             "complete": whole["complete"],
             "verdict": whole["verdict"],
             "missing_samples": whole["missing_samples"],
@@ -126,14 +134,37 @@ class Catalogue:
             return state.events.answer(tuple(state.anchors), limit)
 
     def newest_events(self, limit: int) -> list[dict[str, Any]]:
-        """Of all vehicles, those that can be dated."""
+        """Of all vehicles, those that can be dated; without what tells of updates."""
         found = [
             {"vehicle": name, **event}
             for name in self._store.vehicles()
             for event in self.events(name, limit)
-            if event["clock"] == "wall"
+            if event["clock"] == "wall" and not is_update(event["event"])
         ]
         return sorted(found, key=lambda event: event["time_ns"], reverse=True)[:limit]
+
+    def updates(self, vehicle: str, limit: int = MOST) -> list[dict[str, Any]]:
+        """What the vehicle made of configuration over the air, the newest first."""
+        state = self._state(vehicle)
+        with state.lock:
+            self._take_in(vehicle, state)
+            told = state.updates.answer(tuple(state.anchors), limit)
+        return [update(each) for each in told]
+
+    def newest_updates(self, limit: int) -> list[dict[str, Any]]:
+        """Of all vehicles; those that cannot be dated come last."""
+        found = [
+            {"vehicle": name, **each}
+            for name in self._store.vehicles()
+            for each in self.updates(name, limit)
+        ]
+        found.sort(key=lambda each: (each["clock"] == "wall", each["time_ns"]), reverse=True)
+        return found[:limit]
+
+    def _newest(self, vehicle: str) -> Summary | None:
+        state = self._state(vehicle)
+        with state.lock:
+            return state.newest[1] if state.newest else None
 
     def batches(self, vehicle: str) -> list[dict[str, Any]]:
         """Every batch of a vehicle in the order of receipt."""
@@ -216,6 +247,11 @@ class Catalogue:
             state.anchors.update(dict.fromkeys(content.anchors))
             rank = state.installs.setdefault(summary.name.install, len(state.installs))
             state.events.add(rank, summary.name.run, stored.batch_id, content.events)
+            updates = [told for told in content.events if is_update(told.value)]
+            state.updates.add(rank, summary.name.run, stored.batch_id, updates)
+            begun = rank, summary.name.run, summary.begun
+            if state.newest is None or state.newest[0] <= begun:
+                state.newest = begun, summary
             for value in content.values:
                 order = rank, summary.name.run, value.time.ns
                 known = state.latest.get(value.key)
@@ -287,6 +323,7 @@ def _summary_json(summary: Summary, anchors: tuple[Anchor, ...]) -> dict[str, An
         "previous": summary.previous,
         "uplinks": summary.uplinks,
         "plan": summary.plan,
+        "bundle": summary.bundle or None,
         "chunks": summary.chunks,
         "samples": summary.samples,
         "frames": summary.frames,

@@ -21,6 +21,7 @@ from agent.bench.cloud.answers import as_json, plain_errors, refuse
 from agent.bench.cloud.identity import Identity
 from agent.bench.cloud.page import landing
 from agent.bench.cloud.queries import MAX_SAMPLES, Catalogue
+from agent.bench.cloud.repository import Repository
 from agent.bench.cloud.store import Outcome, Store, Stored
 from agent.bench.cloud.uploads import Uploads
 from agent.bench.cloud.wanted import wanted
@@ -44,12 +45,13 @@ def create_app(
     max_batch: int = MAX_BATCH,
     identity: Identity | None = None,
     look_for_gaps_s: float = 10.0,
+    ota: Repository | None = None,
 ) -> web.Application:
     """The application; it uses `store` and leaves closing it to the caller.
 
     `on_received` is called in the event loop for each batch that became durable here. With an
     `identity` vehicles need their certificates. Gaps are looked for, and asked for, once in
-    `look_for_gaps_s` for each vehicle that sends.
+    `look_for_gaps_s` for each vehicle that sends. `ota` is served below `/ota/`.
     """
     cloud = _Cloud(store, look_for_gaps_s)
 
@@ -74,9 +76,12 @@ def create_app(
         ("/v1/vehicles/{vehicle}/latest", cloud.latest),
         ("/v1/vehicles/{vehicle}/batches", cloud.batches),
         ("/v1/vehicles/{vehicle}/events", cloud.events),
+        ("/v1/vehicles/{vehicle}/updates", cloud.updates),
         ("/v1/vehicles/{vehicle}/samples", cloud.samples),
     ):
         app.router.add_get(path, handler)
+    if ota is not None:
+        app.router.add_get("/ota/{path:.+}", ota.get)
     if identity is not None:
         app.router.add_post("/v1/vehicles/{vehicle}/enrol", identity.enrol)
     app.on_response_prepare.append(cloud.remind)
@@ -179,10 +184,10 @@ class _Cloud:
     async def page(self, request: web.Request) -> web.Response:
         vehicles = await asyncio.to_thread(self._catalogue.vehicles)
         events = await asyncio.to_thread(self._catalogue.newest_events, _EVENTS_SHOWN)
+        updates = await asyncio.to_thread(self._catalogue.newest_updates, _EVENTS_SHOWN)
         headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-        return web.Response(
-            text=landing(vehicles, events), content_type="text/html", headers=headers
-        )
+        text = landing(vehicles, events, updates)
+        return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def health(self, request: web.Request) -> web.Response:
         return as_json({"status": "ok", "agent": __version__})
@@ -212,6 +217,11 @@ class _Cloud:
         vehicle = await self._known(request)
         events = await asyncio.to_thread(self._catalogue.events, vehicle)
         return as_json({"vehicle": vehicle, "events": events})
+
+    async def updates(self, request: web.Request) -> web.Response:
+        vehicle = await self._known(request)
+        updates = await asyncio.to_thread(self._catalogue.updates, vehicle)
+        return as_json({"vehicle": vehicle, "updates": updates})
 
     async def samples(self, request: web.Request) -> web.Response:
         vehicle, query = await self._known(request), request.query

@@ -19,6 +19,7 @@ from agent.bench.cloud.store import Stored, is_batch_id
 from agent.blocks import KeptFrames, SignalSchema, SignalTable, TimeBase
 from agent.clock import SECOND, Anchor, BootNs, best_anchor
 
+_TITLE_CHARACTERS = 200
 _FOLDED = 100_000
 """A tombstone stands for no more batches than this."""
 
@@ -140,6 +141,10 @@ class Summary:
     previous: int | None
     uplinks: tuple[str, ...]
     plan: str
+    bundle: str
+    """What the bundle is called that the plan came with; empty: the factory plan."""
+    begun: int
+    """When it was begun on board, boot time in ns; 0 where it does not say."""
     sealed: bool
     recovered: bool
     chunks: int
@@ -210,6 +215,8 @@ def summarise(stored: Stored) -> Content:
         previous=_count(header.get("previous")),
         uplinks=tuple(u for u in uplinks if isinstance(u, str)),
         plan=_text(header.get("plan")),
+        bundle=_text(header.get("bundle"))[:_TITLE_CHARACTERS],
+        begun=_begun(header.get("created")),
         sealed=scan.sealed,
         recovered=scan.recovered,
         chunks=scan.chunks,
@@ -326,6 +333,10 @@ def _text(value: object) -> str:
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and 0 <= value < 1 << 63 else None
+
+
+def _begun(created: object) -> int:
+    return (_count(created.get("boot")) or 0) if isinstance(created, dict) else 0
 
 
 def _stream(value: Any) -> str:
