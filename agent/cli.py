@@ -20,6 +20,7 @@ from agent.commands import (
     enrol,
     estimate,
     key,
+    ota,
     plan,
     reload,
     replay,
@@ -32,7 +33,7 @@ from agent.errors import AgentError, ConfigError
 
 _COMMANDS = (
     *(run, check, status, reload, key, enrol),
-    *(decode, estimate, plan, dbc, batch, spool),
+    *(decode, estimate, plan, ota, dbc, batch, spool),
     *(cloud, simulate, replay),
 )
 

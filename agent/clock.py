@@ -105,6 +105,12 @@ class SystemClock:
         return Quality.NTP
 
 
+def certain(clock: Clock) -> WallNs:
+    """What time it is where that is known for certain, else 0."""
+    known = clock.quality() is not Quality.UNSYNCHRONISED
+    return clock.wall() if known else WallNs(0)
+
+
 class AnchorBook:
     """The anchors of all boots that still matter; asks the clock and notes a change.
 

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.blocks import Kept
@@ -27,7 +27,6 @@ from agent.bus.early import EarlyFrames
 from agent.bus.factory import Surroundings, sources_of
 from agent.clock import SECOND, BootNs, Clock, SystemClock
 from agent.collect import Plan
-from agent.collect.budget import BudgetKeeper
 from agent.collect.collector import Destination
 from agent.decoding import DecodeThread
 from agent.errors import AgentError, ConfigError, DatabaseError
@@ -39,17 +38,22 @@ from agent.observe.notify import notify, watchdog_interval_s
 from agent.observe.socket import Command, StatusServer
 from agent.ota import load_factory_plan
 from agent.pipeline import Pipeline, Prepared, headers, prepare
+from agent.recent import RecentFrames
 from agent.settings import Bus, Device, SocketCanBus
 from agent.signals.filters import MOST
+from agent.spending import Spending
 from agent.spool.positions import Positions
 from agent.spool.store import SpoolStore, StreamKey
 from agent.uplink.budget import RetryBudget
 from agent.uplink.meter import Meter
 from agent.uplink.sender import Sender, Senders
 
+if TYPE_CHECKING:
+    from agent.ota.store import Store
+    from agent.updates import Updates
+
 log = logging.getLogger("edge_agent")
 
-_BUDGET_EVERY_NS = 10 * SECOND
 _JOIN_S = 0.5
 _LAST_WORDS_S = 0.5
 LAST_RUN = "last-run.json"
@@ -64,10 +68,14 @@ class Daemon:
         plan: Plan,
         clock: Clock | None = None,
         early: Callable[[str], EarlyFrames | None] = lambda _bus: None,
+        *,
+        bundle: str = "",
+        bundles: "Store | None" = None,
     ) -> None:
         """Open the spool and the recordings; nothing runs yet.
 
-        `early` gives the socket of a bus that was opened before everything else.
+        `early` gives the socket of a bus that was opened before everything else. `bundle` is what
+        the plan came with over the air, `bundles` is where those are kept.
 
         Raises:
             SpoolError: the spool is in use or cannot be written.
@@ -102,6 +110,7 @@ class Daemon:
                 budget=budget,
                 user_agent=f"vehicle-edge-agent/{__version__}",
                 meter=self._meter,
+                nudged=None if bundles is None else self._nudged,
             )
         self._senders = Senders(list(self._by_uplink.values()))
         self._key = Key(
@@ -112,8 +121,14 @@ class Daemon:
             seal=self._store.seal_now,
             heard=self._heard,
         )
+        self._recent = RecentFrames() if device.ota is not None else None
         self._pipeline = Pipeline(
-            self._prepare(plan), self.ledger, self._clock, self._keep, self._key.note
+            self._prepare(plan, bundle),
+            self.ledger,
+            self._clock,
+            self._keep,
+            self._key.note,
+            self._recent,
         )
         self._decoder = DecodeThread(
             self._pipeline,
@@ -121,10 +136,9 @@ class Daemon:
             ended=self._end_of_input,
             failed=self._decode_failed,
         )
-        self._budget = BudgetKeeper(())
-        self._budget_told = BootNs(0)
-        self._set_budget(plan)
+        self._spending = Spending(plan, self._meter, self._clock, self._pipeline, self._decoder)
         self._memories = Memories(Path(device.state_dir), self._clock.boot_id)
+        self._updates = self._make_updates(bundles)
         self._stop = threading.Event()
         self._switching = asyncio.Lock()
         self._reloading: asyncio.Future[None] | None = None
@@ -148,15 +162,38 @@ class Daemon:
             for source in sources_of(bus, around)
         ]
 
-    def _prepare(self, plan: Plan) -> Prepared:
+    def _prepare(self, plan: Plan, bundle: str, ledger: Ledger | None = None) -> Prepared:
         return prepare(
             plan,
-            self.ledger,
+            ledger or self.ledger,
             vehicle=self._device.vehicle,
             secret=self._secret(plan),
             boot_id=self._clock.boot_id,
             also=() if self._key.signal is None else (self._key.signal,),
+            bundle=bundle,
         )
+
+    def _make_updates(self, bundles: "Store | None") -> "Updates | None":
+        """What looks for plans over the air, where the device file has [ota]."""
+        if bundles is None or self._device.ota is None or self._recent is None:
+            return None
+        from agent.host import UpdateHost  # noqa: PLC0415 - few need it
+        from agent.updates import Updates  # noqa: PLC0415 - the same
+
+        host = UpdateHost(
+            clock=self._clock,
+            ledger=self.ledger,
+            store=self._store,
+            pipeline=self._pipeline,
+            decoder=self._decoder,
+            senders=self._senders,
+            recent=self._recent,
+            stopped=lambda: self._spending.spent,
+            rehearsed=lambda plan: self._prepare(plan, "", Ledger()),
+            switch=self.switch,
+            resend=self._resend,
+        )
+        return Updates(self._device, self._device.ota, bundles, self._clock, host)
 
     def _secret(self, plan: Plan) -> bytes:
         """What pseudonyms are made with, where there is one."""
@@ -174,6 +211,10 @@ class Daemon:
     def _wake(self, uplink: str) -> None:
         if sender := self._by_uplink.get(uplink):
             sender.wake()
+
+    def _nudged(self) -> None:
+        if self._updates is not None:
+            self._updates.nudge()
 
     def _switched(self, prepared: Prepared) -> None:
         """In the decode thread: what comes from now on was kept by another plan."""
@@ -243,6 +284,8 @@ class Daemon:
             "resend": self._resend,
             "reload": self.reload,
         }
+        if self._updates is not None:
+            commands["ota"] = self._updates.command
         try:
             async with StatusServer(Path(self._device.socket), commands):
                 self._decoder.start()
@@ -251,6 +294,8 @@ class Daemon:
                 self._senders.start()
                 tasks.append(asyncio.create_task(self._watchdog()))
                 tasks.append(asyncio.create_task(self._mind(stop)))
+                if self._updates is not None:
+                    tasks.append(asyncio.create_task(self._updates.run()))
                 notify(f"READY=1\nSTATUS=plan {prepared.plan.name}")
                 log.info("vehicle %s: running plan %s", self._device.vehicle, prepared.plan.name)
                 if drain:
@@ -271,6 +316,8 @@ class Daemon:
         for sentence in differences(self.ledger.snapshot()):
             log.error("the ledger does not close: %s", sentence)
             self._failed.append(sentence)
+        if self._updates is not None:
+            self._updates.end(self._failed)
         return 1 if self._failed else 0
 
     async def _resend(self, uplink: str, first: str, last: str = "") -> dict[str, Any]:
@@ -287,16 +334,20 @@ class Daemon:
         Raises:
             ConfigError: the plan cannot be used; the one that runs goes on.
         """
-        async with self._switching:
-            try:
-                plan = await asyncio.to_thread(load_factory_plan, self._device)
-            except DatabaseError as e:
-                raise ConfigError(str(e)) from e
-            signal_of(self._device.ignition, plan)
-            await self.switch(plan)
+        if self._pipeline.prepared.bundle:
+            raise ConfigError(
+                f"bundle {self._pipeline.prepared.bundle} runs, not the plan of agent.toml; "
+                "`edge-agent ota rollback` goes back to that"
+            )
+        try:
+            plan = await asyncio.to_thread(load_factory_plan, self._device)
+        except DatabaseError as e:
+            raise ConfigError(str(e)) from e
+        signal_of(self._device.ignition, plan)
+        await self.switch(plan)
         return {"plan": plan.name}
 
-    async def switch(self, plan: Plan) -> None:
+    async def switch(self, plan: Plan, bundle: str = "") -> None:
         """Go on with another plan at the next border between blocks.
 
         Until then the kernel lets pass what either of them wants.
@@ -304,15 +355,19 @@ class Daemon:
         Raises:
             ConfigError: the plan says what cannot be.
         """
-        prepared = await asyncio.to_thread(self._prepare, plan)
-        before = self._pipeline.prepared
-        self._store.open([StreamKey(*where) for where in prepared.destinations])
-        self._set_filters(lambda bus: _union(before.filters(bus), prepared.filters(bus)))
-        done = self._decoder.switch(prepared)
-        await _until_so(lambda: done.is_set() or not self._decoder.alive)
-        self._set_filters(prepared.filters)
-        self._set_budget(plan)
-        notify(f"STATUS=plan {plan.name}")
+        async with self._switching:
+            prepared = await asyncio.to_thread(self._prepare, plan, bundle)
+            before = self._pipeline.prepared
+            self._store.open([StreamKey(*where) for where in prepared.destinations])
+            self._set_filters(lambda bus: _union(before.filters(bus), prepared.filters(bus)))
+            done = self._decoder.switch(prepared)
+            await _until_so(lambda: done.done() or not self._decoder.alive)
+            if not done.done():
+                raise ConfigError("the agent stops: no plan follows any more")
+            done.result()
+            self._set_filters(prepared.filters)
+            self._spending.follow(plan)
+            notify(f"STATUS=plan {plan.name}")
 
     def _set_filters(self, filters: Callable[[str], list[tuple[int, int]] | None]) -> None:
         for bus, intake in self._intakes:
@@ -356,31 +411,12 @@ class Daemon:
         """What the collector needs from outside: the clock, the budget."""
         collector = self._pipeline.collector
         collector.anchor = self._store.anchor()
-        self._watch_budget()
+        self._spending.look()
         events = collector.open_events()
         names = sorted(events["campaigns"])
         if names != self._open_events and not self._recordings:
             self._open_events = names
             await asyncio.to_thread(self._memories.note, self._pipeline.plan, events)
-
-    def _watch_budget(self) -> None:
-        if not self._meter.budgeted:
-            return
-        before = self._budget.degradation
-        now = self._budget.look(self._clock.boot(), self._meter.sent_today())
-        self._pipeline.collector.degradation = now
-        if self._budget.change:
-            log.warning("%s", self._budget.change)
-        if now != before or self._clock.boot() - self._budget_told >= _BUDGET_EVERY_NS:
-            told = self._clock.boot()
-            if self._decoder.offer((self._budget.row(told), None, frozenset())):
-                self._budget_told = told
-
-    def _set_budget(self, plan: Plan) -> None:
-        keeper = BudgetKeeper(plan.written.budget)
-        keeper.adopt(self._budget)
-        self._budget = keeper
-        self._meter.budgeted = bool(plan.written.budget)
 
     def _heard(self) -> BootNs:
         return max((i.heard or self._began for _, i in self._intakes), default=self._began)
@@ -461,9 +497,10 @@ class Daemon:
             "buses": [intake.status(_kind(bus)) for bus, intake in self._intakes],
             "ignition": self._key.status(),
             "link": self._meter.status(),
-            "budget": self._budget.status(),
+            "budget": self._spending.status(),
             "uplinks": [sender.state for sender in self._senders.all],
             "spool": self._store.status(),
+            "ota": self._updates.status() if self._updates is not None else None,
             "ledger": counts,
             "differences": differences(counts),
         }

@@ -1,11 +1,14 @@
 """The decode thread: takes what the buses give, in order, through the pipeline."""
 
-import dataclasses
+import collections
 import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
+from agent.errors import AgentError
 from agent.intake import Item
 from agent.pipeline import Pipeline, Prepared
 
@@ -13,14 +16,6 @@ log = logging.getLogger("edge_agent")
 
 _QUEUE_BLOCKS = 8
 _IDLE_S = 0.1
-
-
-@dataclasses.dataclass(frozen=True)
-class _Following:
-    """A plan that waits to take its place."""
-
-    prepared: Prepared
-    done: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 class DecodeThread:
@@ -44,7 +39,9 @@ class DecodeThread:
         self._ended = ended
         self._failed = failed
         self._queue: queue.Queue[Item] = queue.Queue(_QUEUE_BLOCKS)
-        self._following: _Following | None = None
+        self._between: collections.deque[tuple[Callable[[], Any], Future[Any]]] = (
+            collections.deque()
+        )
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
 
@@ -63,10 +60,20 @@ class DecodeThread:
             return False
         return True
 
-    def switch(self, prepared: Prepared) -> threading.Event:
-        """Go on with another plan before the next block; the event tells when that is done."""
-        self._following = _Following(prepared)
-        return self._following.done
+    def switch(self, prepared: Prepared) -> "Future[None]":
+        """Go on with another plan before the next block."""
+
+        def switch() -> None:
+            self._pipeline.switch(prepared)
+            self._switched(prepared)
+
+        return self.between(switch)
+
+    def between(self, action: Callable[[], Any]) -> "Future[Any]":
+        """Do something between two blocks, in this thread; what an AgentError says is told."""
+        done: Future[Any] = Future()
+        self._between.append((action, done))
+        return done
 
     def end(self) -> None:
         """No block comes any more: end once the queue is empty."""
@@ -82,11 +89,8 @@ class DecodeThread:
     def _run(self) -> None:
         try:
             while True:
-                following, self._following = self._following, None
-                if following is not None:
-                    self._pipeline.switch(following.prepared)
-                    self._switched(following.prepared)
-                    following.done.set()
+                while self._between:
+                    _do(*self._between.popleft())
                 try:
                     block, position, skip = self._queue.get(timeout=_IDLE_S)
                 except queue.Empty:
@@ -99,3 +103,13 @@ class DecodeThread:
         except Exception:
             log.exception("decoding failed")
             self._failed("decoding failed")
+
+
+def _do(action: Callable[[], Any], done: "Future[Any]") -> None:
+    try:
+        done.set_result(action())
+    except AgentError as e:
+        done.set_exception(e)
+    except Exception as e:
+        done.set_exception(e)
+        raise

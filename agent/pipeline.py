@@ -20,6 +20,7 @@ from agent.clock import Clock
 from agent.collect import Collector, Plan
 from agent.collect.collector import Destination
 from agent.ledger import Ledger
+from agent.recent import RecentFrames
 from agent.settings import Lane
 from agent.signals import Decoder
 from agent.signals.database import ANY_BUS, SignalPath
@@ -56,6 +57,8 @@ class Prepared:
     labels: Labels
     reports: Destination
     """Where the agent's own reports go."""
+    bundle: str = ""
+    """What the bundle is called that the plan came with; empty is the factory plan."""
 
     @property
     def destinations(self) -> list[Destination]:
@@ -76,6 +79,7 @@ def prepare(
     secret: bytes = b"",
     boot_id: str = "",
     also: Iterable[SignalPath] = (),
+    bundle: str = "",
 ) -> Prepared:
     """Compile what a plan needs; `also` are signals that others than the plan want.
 
@@ -99,12 +103,15 @@ def prepare(
         Recognition(plan.written.recognise, decoder, files),
         Labels(plan.database),
         Destination(_REPORTS, tuple(uplinks)),
+        bundle,
     )
 
 
 def headers(prepared: Prepared, more: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     """What the header of a batch says of the plan, by privacy profile; "" is none."""
     plain = {"plan": prepared.plan.name, "agent": __version__, **(more or {})}
+    if prepared.bundle:
+        plain["bundle"] = prepared.bundle
     profiles = {
         name: {**plain, "vehicle": profile.pseudonym, "privacy": profile.statement()}
         for name, profile in prepared.collector.profiles.items()
@@ -122,13 +129,18 @@ class Pipeline:
         clock: Clock,
         keep: Keep,
         note: Note = lambda _tables: None,
+        recent: RecentFrames | None = None,
     ) -> None:
-        """`keep` takes what is kept of a block, and how far recordings are read with it."""
+        """`keep` takes what is kept of a block, and how far recordings are read with it.
+
+        `recent` takes the frames that a plan which may follow is tried with first.
+        """
         self._now = prepared
         self._ledger = ledger
         self._clock = clock
         self._keep = keep
         self._note = note
+        self._recent = recent
 
     @property
     def plan(self) -> Plan:
@@ -155,6 +167,8 @@ class Pipeline:
         if isinstance(block, SignalTable):
             self._collect([self._now.labels.apply(block)], None, position, skip, live_ns)
             return
+        if self._recent is not None:
+            self._recent.add(block)
         now = self._now
         tables, c = now.decoder.decode_counted(block)
         told = [now.labels.apply(table) for table in now.health.look(block, tables)]
@@ -225,6 +239,14 @@ class Pipeline:
     def suspend(self) -> None:
         """A live run ends: give what would else be lost; triggers may go on in the next run."""
         self._keep(self._now.collector.suspend(), None)
+
+    def fire(self, campaign: str, why: str) -> list[str]:
+        """Begin the event of a campaign, or of all, by request; between two blocks.
+
+        Raises:
+            ConfigError: no campaign of that name has a trigger.
+        """
+        return self._now.collector.fire(campaign, why)
 
     def switch(self, following: Prepared) -> None:
         """Go on with another plan; between two blocks, in the decode thread."""

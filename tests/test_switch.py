@@ -1,5 +1,6 @@
 """A plan in place of another while frames come: nothing that both want is lost or doubled."""
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Mapping, Sequence
@@ -141,8 +142,9 @@ def drive(database: Database, switches: int) -> tuple[Store, Ledger, list[str]]:
     for name in itertools.islice(itertools.cycle("ba"), switches):
         if not thread.alive:
             break
-        event = thread.switch(prepared_of(plan_of(database, name), ledger))
-        if event.wait(WAIT_S if thread.alive else 0):
+        following = thread.switch(prepared_of(plan_of(database, name), ledger))
+        with contextlib.suppress(TimeoutError):
+            following.result(WAIT_S if thread.alive else 0)
             done.append(name)
     feeder.join(WAIT_S)
     thread.join(WAIT_S)

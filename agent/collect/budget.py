@@ -114,6 +114,11 @@ class BudgetKeeper:
         return self.degradation
 
     @property
+    def spent(self) -> str:
+        """Why only events and reports are kept now; empty while more is."""
+        return _STEPS[-1].sentence if self.degradation == _STEPS[-1].degradation else ""
+
+    @property
     def used_percent(self) -> int:
         """Of the budget that is used most, whole percent, rounded down."""
         return int(100 * max((self._share(budget) for budget in self._budgets), default=0.0))

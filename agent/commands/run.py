@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agent.bus.early import EarlyFrames
+    from agent.collect import Plan
+    from agent.ota.store import Store
     from agent.settings import Device
 
 _LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -65,15 +69,45 @@ def run(args: argparse.Namespace) -> int:
         import asyncio
 
         from agent.daemon import Daemon
-        from agent.ota import load_factory_plan
 
-        plan = load_factory_plan(device)
-        for finding in plan.database.findings:
-            logging.getLogger("edge_agent.signals").warning("%s", finding)
-        daemon = Daemon(device, plan, early=early.take)
+        with _bundles(device) as bundles:
+            plan, bundle = _plan(device, bundles)
+            for finding in plan.database.findings:
+                logging.getLogger("edge_agent.signals").warning("%s", finding)
+            daemon = Daemon(device, plan, early=early.take, bundle=bundle, bundles=bundles)
+            early.stop()
+            return asyncio.run(daemon.run(drain=args.drain))
     finally:
         early.stop()
-    return asyncio.run(daemon.run(drain=args.drain))
+
+
+@contextlib.contextmanager
+def _bundles(device: "Device") -> "Iterator[Store | None]":
+    """Where plans that came over the air are kept; None where the device takes none."""
+    if device.ota is None:
+        yield None
+        return
+    from agent.ota.store import Store
+
+    store = Store(Path(device.state_dir) / "ota")
+    store.open()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _plan(device: "Device", bundles: "Store | None") -> "tuple[Plan, str]":
+    """The plan to begin with, and the bundle that it came with, if any."""
+    if bundles is None:
+        from agent.ota import load_factory_plan
+
+        return load_factory_plan(device), ""
+    from agent.clock import SystemClock, certain
+    from agent.ota.start import load_running_plan
+
+    plan, bundle = load_running_plan(device, bundles, certain(SystemClock()))
+    return plan, bundle.title if bundle else ""
 
 
 class _Early:

@@ -96,8 +96,10 @@ def ledger_lines(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Itera
 
 def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
     """A running agent, for a terminal."""
+    ota = status.get("ota")
+    bundle = f" of bundle {ota['running']}" if ota and ota["running"] != "factory" else ""
     yield (
-        f"vehicle {status['vehicle']}, plan {status['plan']}, agent {status['agent']}, up "
+        f"vehicle {status['vehicle']}, plan {status['plan']}{bundle}, agent {status['agent']}, up "
         f"{duration(status['uptime_s'])}, clock {status['clock']}"
     )
     for bus in status["buses"]:
@@ -110,6 +112,9 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"spool: {status['spool']['trouble']}"
     if status["budget"]["degraded"]:
         yield f"budget: {status['budget']['degraded']}"
+    if ota and (ota["trial"] or ota["trouble"] or ota["pinned"]):
+        trial = ota["trial"] and f"{ota['trial']['bundle']} is on trial"
+        yield f"updates: {ota['trouble'] or trial or 'pinned'}"
     for sentence in status["recognition"]["findings"]:
         yield f"vehicle: {sentence}"
     yield ""

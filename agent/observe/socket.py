@@ -24,6 +24,10 @@ Command = Callable[..., Any]
 """Takes words; gives what can be told as JSON, or something to await that gives it."""
 
 
+class NobodyAnswers(AgentError):  # noqa: N818  (what happened, and so reads at its place)
+    """No agent runs, or not there."""
+
+
 class StatusServer:
     """Answers on a Unix socket until it is closed."""
 
@@ -121,7 +125,7 @@ def ask(path: Path, command: str, *arguments: str, timeout_s: float = 5.0) -> An
                 if size > _MAX_ANSWER:
                     raise AgentError(f"{path}: the answer does not end")
     except OSError as e:
-        raise AgentError(
+        raise NobodyAnswers(
             f"{path}: no agent answers here ({e.strerror or e}); is it running?"
         ) from e
     try:

@@ -21,8 +21,18 @@ def load_factory_plan(device: Device) -> Plan:
         ConfigError: the plan, or a bus of the device file, says something that cannot be.
         DatabaseError: a database file cannot be used.
     """
+    return plan_for(device, Path(device.plan))
+
+
+def plan_for(device: Device, path: Path) -> Plan:
+    """Read, compile and check a plan for this device.
+
+    Raises:
+        ConfigError: the plan, or a bus of the device file, says something that cannot be.
+        DatabaseError: a database file cannot be used.
+    """
     return build_plan(
-        Path(device.plan),
+        path,
         buses=[bus.name for bus in device.bus],
         uplinks=[uplink.name for uplink in device.uplink],
         tables=[table for bus in device.bus for table in tables_of(bus)],

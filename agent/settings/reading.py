@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -188,13 +189,13 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
         raise ConfigError(f"{str(path)!r}: is no name of a file") from e
     try:
         return tomllib.loads(text), text
-    except tomllib.TOMLDecodeError as e:
+    except (ValueError, RecursionError) as e:  # a number of 5,000 digits, lists in lists in lists
         raise ConfigError(f"{path}: is not valid TOML: {e}") from e
 
 
 def _unique(path: Path, table: str, names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise ConfigError(
                 f'{path}: two [[{table}]] are called "{name}"; each needs its own name'
             )
