@@ -237,6 +237,7 @@ def test_the_environment_overrides_any_setting(tmp_path: Path) -> None:
             "EDGE_AGENT_BUS__POWERTRAIN__PATH": "/logs/other.asc",
             "EDGE_AGENT_LOG_LEVEL": '"debug"',
             "ANOTHER_EDGE_AGENT_VEHICLE": "no",
+            "EDGE_AGENT_OTA_PASSPHRASE": "of an operator's keys, and no setting",
         },
     )
     assert loaded.vehicle == "truck-7"

@@ -103,7 +103,7 @@ def _begun(repo: Path, state: "State", ring: "KeyRing") -> Iterator[str]:
     yield f"{repo}: the repository is made; publish the folder with any web server"
     yield "These keys belong offline, in two places (whoever has them commands the fleet):"
     yield from (f"  {path}" for path in places[False])
-    yield "These sign every day (`edge-agent ota refresh`) and may stay on a server:"
+    yield "These sign every day (`edge-agent ota refresh`) and may stay where the repository is:"
     yield from (f"  {path}" for path in places[True])
     yield f"Into each vehicle goes {repo}/metadata/1.root.json, and into its agent.toml:"
     yield "  [ota]"

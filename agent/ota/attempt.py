@@ -7,13 +7,13 @@ ever lies there.
 
 import datetime as dt
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -138,7 +138,7 @@ class Attempt:
             verdict = _verdict(e, self._source.asked.rpartition("/")[2])
             raise Untrusted(f"{self._source.what} {verdict}.") from e
         for signed in (self.timestamp, self.snapshot, self.targets):
-            if not isinstance(signed.version, int) or signed.version > MOST_VERSION:
+            if type(signed.version) is not int or signed.version > MOST_VERSION:
                 raise Untrusted(
                     f"{signed.type}.json is signed with a version beyond {MOST_VERSION}, so that "
                     f"nothing could come after it: the keys of {signed.type} are in wrong hands."
@@ -171,12 +171,11 @@ def keys_of(root: Root, role: str) -> str:
 
     With the public keys themselves: an id may be given to another key.
     """
+    known = [(keyid, root.keys.get(keyid)) for keyid in root.roles[role].keyids]
     keys = sorted(
-        (keyid, root.keys[keyid].to_dict() if keyid in root.keys else {})
-        for keyid in root.roles[role].keyids
+        json.dumps([keyid, key and key.to_dict()], sort_keys=True) for keyid, key in known
     )
-    said = msgspec.json.encode([root.roles[role].threshold, keys], order="deterministic")
-    return hashlib.sha256(said).hexdigest()
+    return hashlib.sha256(json.dumps([root.roles[role].threshold, keys]).encode()).hexdigest()
 
 
 def _verdict(error: Exception, name: str) -> str:

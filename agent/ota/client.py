@@ -284,10 +284,12 @@ def _targets_of(attempt: Attempt) -> dict[str, Target]:
     return {
         path: Target(path, file.length, file.hashes["sha256"], _mapping(file.custom))
         for path, file in attempt.targets.targets.items()
-        if _PATH.match(path)
-        and isinstance(file.length, int)
-        and _SHA256.match(str(file.hashes.get("sha256")))
+        if _PATH.match(path) and type(file.length) is int and _is_sha256(file.hashes.get("sha256"))
     }
+
+
+def _is_sha256(digest: Any) -> bool:
+    return isinstance(digest, str) and _SHA256.match(digest) is not None
 
 
 def _mapping(custom: Any) -> Mapping[str, Any]:

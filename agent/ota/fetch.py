@@ -222,7 +222,7 @@ class Fetcher(FetcherInterface):
         self, path: str, headers: dict[str, str], most_bytes: int
     ) -> http.client.HTTPResponse:
         """Ask, and read the head of the answer."""
-        self._connection.most_bytes = _HEAD_BYTES + 2 * most_bytes
+        self._connection.most_bytes = _HEAD_BYTES + most_bytes + most_bytes // 8
         used_before = self._connection.sock is not None
         if self._connection.sock is not None:
             self._connection.sock.settimeout(self._deadline.wait(STALL_S))

@@ -336,7 +336,7 @@ class Store:
         late = self._lock is None
         if late:
             self._take()
-        if late or self._found.unread:
+        if (late or self._found.unread) and not self._found.refusal:
             self._compare()
         if self._found.refusal:
             raise UpdateError(self._found.refusal)

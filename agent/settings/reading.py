@@ -38,6 +38,8 @@ _T = TypeVar("_T", Device, Plan)
 
 _PACKAGE = Path(__file__).parent.parent
 PREFIX = "EDGE_AGENT_"
+KEYS_VARIABLE = "EDGE_AGENT_OTA_PASSPHRASE"
+"""Of an operator's keys: the one variable that is no setting."""
 
 _CREDENTIAL = "credential:"
 _CREDENTIALS = "/run/credentials/edge-agent.service"
@@ -212,7 +214,7 @@ def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[_Pla
     """
     variables: dict[_Place, str] = {}
     for variable, value in sorted(environment.items()):
-        if not variable.startswith(PREFIX):
+        if not variable.startswith(PREFIX) or variable == KEYS_VARIABLE:
             continue
         keys = variable.removeprefix(PREFIX).lower().split("__")
         place: Any = data

@@ -13,7 +13,7 @@ written again):
     targets/requests/HASH.ID.json    the same as in N.targets.json; vehicles do not fetch it
 
 Keys of root and targets belong offline; those of snapshot and timestamp sign every day and can lie
-on a server: whoever steals them can delay configuration, not make any.
+beside the repository: whoever steals them can delay configuration, not make any.
 
 How a change is written (`repository`):
 

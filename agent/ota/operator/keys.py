@@ -20,11 +20,11 @@ from securesystemslib.exceptions import KeyMismatchError
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from agent.errors import UpdateError
+from agent.settings.reading import KEYS_VARIABLE
 from agent.spool.filesystem import RealFileSystem, replace_durably
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
 ONLINE = ("snapshot", "timestamp")
-VARIABLE = "EDGE_AGENT_OTA_PASSPHRASE"
 TRUSTED = "root.json"
 
 _SHORT = 16
@@ -46,7 +46,7 @@ class PassPhrases:
         ask: Callable[[str], str] | None = None,
     ) -> None:
         """`ask` takes the words to show; without it, a terminal is asked where there is one."""
-        found = (os.environ if environment is None else environment).get(VARIABLE)
+        found = (os.environ if environment is None else environment).get(KEYS_VARIABLE)
         self._given = found.encode() if found else None
         self._known = [self._given] if self._given else []
         if ask is None and sys.stdin is not None and sys.stdin.isatty():
@@ -62,7 +62,7 @@ class PassPhrases:
         if self._given is None:
             if self._ask is None:
                 raise UpdateError(
-                    f"new keys need a pass phrase: set {VARIABLE}, or work at a terminal, or ask "
+                    f"new keys need a pass phrase: set {KEYS_VARIABLE}, or work at a terminal, or ask "
                     "for keys without one by --no-passphrase"
                 )
             first = self._ask("Pass phrase for new keys: ")
@@ -84,8 +84,8 @@ class PassPhrases:
         if self._ask is not None:
             return "none of these pass phrases opens it"
         if self._given is not None:
-            return f"the pass phrase in {VARIABLE} does not open it"
-        return f"needs its pass phrase: set {VARIABLE}, or work at a terminal"
+            return f"the pass phrase in {KEYS_VARIABLE} does not open it"
+        return f"needs its pass phrase: set {KEYS_VARIABLE}, or work at a terminal"
 
     def works(self, phrase: bytes) -> None:
         """Try this one first from now on."""
