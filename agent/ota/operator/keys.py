@@ -62,8 +62,8 @@ class PassPhrases:
         if self._given is None:
             if self._ask is None:
                 raise UpdateError(
-                    f"new keys need a pass phrase: set {KEYS_VARIABLE}, or work at a terminal, or ask "
-                    "for keys without one by --no-passphrase"
+                    f"new keys need a pass phrase: set {KEYS_VARIABLE}, or work at a terminal, "
+                    "or ask for keys without one by --no-passphrase"
                 )
             first = self._ask("Pass phrase for new keys: ")
             if not first or self._ask("Once more: ") != first:
