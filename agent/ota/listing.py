@@ -3,7 +3,7 @@
 A target says what it is in its `custom` (TUF specification, 4.5), below the key `edge-agent`:
 
     {"kind": "bundle", "name": "ev", "version": 3, "minimum_agent": "0.1.0",
-     "rollout": {"state": "active", "rules": [{"groups": ["ev"], "vehicles": [], "percent": 25.0}]}}
+     "rollout": {"state": "active", "rules": [{"groups": ["ev"], "vehicles": [], "percent": 25}]}}
     {"kind": "request", "id": "r-1", "groups": [], "vehicles": ["car-1"],
      "expires": "2026-12-01T00:00:00Z", "do": "fire", "campaign": "limp"}
     {"kind": "request", ..., "do": "resend", "uplink": "cloud", "first": "...", "last": "..."}

@@ -14,7 +14,7 @@ class Ota(Struct, kw_only=True, forbid_unknown_fields=True):
     url: Annotated[
         str,
         Meta(
-            pattern=r"^https?://[^\s?#]+\Z",
+            pattern=r"^https?://[^\s?#@]+\Z",
             description="The repository: {url}/metadata and {url}/targets are below it.",
         ),
     ]
@@ -29,7 +29,7 @@ class Ota(Struct, kw_only=True, forbid_unknown_fields=True):
         Meta(ge=1, le=604_800, description="How often it is looked at, s; a fifth more or less."),
     ] = 3600.0
     deadline_s: Annotated[
-        float, Meta(ge=1, le=86_400, description="A look and its download may take so long, s.")
+        float, Meta(ge=1, le=86_400, description="A look may take so long, and a download too, s.")
     ] = 900.0
     trial_s: Annotated[
         float, Meta(ge=1, le=86_400, description="A new plan must do well for so long, s.")
