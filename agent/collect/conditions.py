@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.blocks import Int64, SignalTable
-from agent.collect.evaluate.batch import Batch, Form, Forms
+from agent.collect.evaluate.batch import Form, Forms
 from agent.collect.evaluate.group import LAG_NS, Change, Group, buses_of
 from agent.collect.evaluate.keep import Kept, from_state, to_state
 from agent.collect.evaluate.program import digest
@@ -99,8 +99,7 @@ class Conditions:
             self._note_firsts(tables, reached)
             for bus, time in reached.items():
                 self._reached[bus] = max(time, self._reached.get(bus, NEVER))
-            known = self._forms.known(tables)
-            batch = Batch(self._forms, known) if known else None
+            batch = self._forms.batch(tables)
             steps: dict[str, Steps] = {}
             for group in self._groups.values():
                 if batch is not None:

@@ -298,6 +298,16 @@ def test_rows_that_are_out_of_order_are_put_in_order() -> None:
     assert changes(above(LEVEL, 5), rows) == [9, 20]
 
 
+def test_tables_without_rows_change_nothing() -> None:
+    evaluator = Conditions({"c": above(LEVEL, 5)})
+    rows = [engine("can0", 3, 0), engine("can0", 5, 9)]
+    full = tables(rows)
+    empty = [table.take(slice(0, 0)) for table in full]
+    assert evaluator.feed([*empty, *full], {"can0": 6})["c"].times.tolist() == [5]
+    assert evaluator.feed(empty, {"can0": 9}) == {}
+    assert evaluator.horizon("c") == 8
+
+
 def test_whole_arithmetic_is_not_rounded_before_the_end() -> None:
     """3 * raw + 1 at 2**62: multiplied in float64, neighbours could not be told apart."""
     big = signal("can1", "Sender", "big")

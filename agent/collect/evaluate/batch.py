@@ -3,19 +3,24 @@
 Every table that has a signal of some condition is copied whole, all values of all tables of a type
 into one array, signal by signal: one call copies everything, one more finds the least value of each
 signal. The copy outlives the block, for rows that cannot be decided yet.
+
+What depends only on which tables come together is made once, and kept as a `Layout`: blocks of the
+same traffic have the same tables most of the time.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.blocks import Float64, Int64, SignalTable, TableSchema, UInt8
+from agent.blocks import Int64, SignalTable, TableSchema, UInt8
 
 _MAX_KNOWN = 1 << 14
+_MAX_LAYOUTS = 64
+_FEW = 8
+"""Tables that are searched one by one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +37,29 @@ class Form:
     """Whether payloads are wanted."""
 
 
+class Layout:
+    """Tables of certain forms, one behind the other."""
+
+    def __init__(
+        self, schemas: Sequence[TableSchema], forms: Sequence[Form | None], counts: Int64
+    ) -> None:
+        """Look at the tables that come together; `counts` are those of `Forms`."""
+        self.schemas = schemas
+        """Of all tables; kept, as a layout is found by who they are."""
+        self.chosen = [i for i, form in enumerate(forms) if form is not None]
+        """The tables that are wanted."""
+        self.forms = [form for form in forms if form is not None]
+        self.kinds = np.array([form.number for form in self.forms], np.intp)
+        """intp[tables]: the number of each wanted table's form."""
+        by_type: Int64 = counts[:, self.kinds]
+        self.whole, self.floats = by_type[:2].ravel(), by_type[2:4].ravel()
+        """int64[2 * tables]: how many rows of int64, then of uint64; of float32, then float64."""
+        self.signed, self.unsigned, self.single, self.double, self.texts = (
+            of.nonzero()[0].tolist() for of in by_type
+        )
+        """Which tables have rows of a type, and payloads."""
+
+
 class Forms:
     """The forms of all tables that came; `None` for tables without any signal of a condition."""
 
@@ -39,25 +67,35 @@ class Forms:
         self._wanted = wanted
         self._by_identity: dict[int, tuple[TableSchema, Form | None]] = {}
         self._by_schema: dict[TableSchema, Form | None] = {}
+        self._layouts: dict[tuple[int, ...], Layout] = {}
         self.all: list[Form] = []
         self._counts: Int64 | None = None
         self._ranks: Int64 | None = None
 
-    def known(self, tables: Iterable[SignalTable]) -> list[tuple[Form, SignalTable]]:
-        """The tables that are wanted and have rows."""
+    def batch(self, tables: Sequence[SignalTable]) -> "Batch | None":
+        """The tables that are wanted and have rows; None if there are none."""
+        schemas = [table.schema for table in tables]
         # A schema's own hash is a call into Python, and schemas live as long as their decoder.
-        get = self._by_identity.get
-        found = []
-        for table in tables:
-            if not len(table.time):
-                continue
-            entry = get(id(table.schema))
-            form = self._of(table.schema) if entry is None else entry[1]
-            if form is not None:
-                found.append((form, table))
-        return found
+        key = tuple(map(id, schemas))
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.clear()
+            forms = [self._form(schema) for schema in schemas]
+            layout = self._layouts[key] = Layout(schemas, forms, self.counts)
+        mine = tables
+        if len(layout.chosen) < len(tables):
+            mine = [tables[i] for i in layout.chosen]
+        times = [table.time for table in mine]
+        sizes = [len(time) for time in times]
+        if 0 in sizes:
+            return self.batch([table for table in mine if len(table.time)])
+        return Batch(self, layout, mine, times, sizes) if sizes else None
 
-    def _of(self, schema: TableSchema) -> Form | None:
+    def _form(self, schema: TableSchema) -> Form | None:
+        entry = self._by_identity.get(id(schema))
+        if entry is not None:
+            return entry[1]
         if schema not in self._by_schema:
             self._by_schema[schema] = self._new(schema)
         form = self._by_schema[schema]
@@ -85,10 +123,10 @@ class Forms:
 
     @property
     def counts(self) -> Int64:
-        """int64[2, forms]: rows of whole numbers, and of floats."""
+        """int64[5, forms]: rows of int64, uint64, float32 and float64; 1 for payloads."""
         if self._counts is None:
-            pairs = [(f.signed + f.unsigned, f.single + f.double) for f in self.all]
-            self._counts = np.array(pairs, np.int64).T.copy()
+            rows = [(f.signed, f.unsigned, f.single, f.double, f.texts) for f in self.all]
+            self._counts = np.array(rows, np.int64).reshape(-1, 5).T.copy()
         return self._counts
 
     @property
@@ -110,10 +148,8 @@ class Rows:
 
     flat: NDArray[Any]
     """int64 (unsigned ones as their bits) or float64; one more value stands at the end."""
-    first: Int64
-    """int64[tables]: the number of each table's first row."""
     begins: Int64
-    """int64[rows]: where each row begins in `flat`."""
+    """int64[2 * tables]: where the values of each table begin in `flat`, as in `Layout`."""
 
     def least(self, begins: Int64, ends: Int64) -> NDArray[Any]:
         """The least value in each stretch; floats: NaN is left out where there are others."""
@@ -132,9 +168,6 @@ class Rows:
 def _reduce(ufunc: np.ufunc, flat: NDArray[Any], begins: Int64, ends: Int64) -> NDArray[Any]:
     if not len(begins):
         return flat[:0]
-    if (begins[1:] == ends[:-1]).all():
-        edges = np.append(begins, ends[-1])
-        return ufunc.reduceat(flat, edges)[:-1]
     # What lies between two stretches is reduced as well, and not looked at.
     edges = np.empty(2 * len(begins), np.int64)
     edges[::2] = begins
@@ -145,88 +178,87 @@ def _reduce(ufunc: np.ufunc, flat: NDArray[Any], begins: Int64, ends: Int64) -> 
 class Batch:
     """Tables with at least one row each, the rows of a table in the order of time."""
 
-    def __init__(self, forms: Forms, tables: Sequence[tuple[Form, SignalTable]]) -> None:
-        times = [table.time for _, table in tables]
-        sizes = np.array([len(t) for t in times], np.int64)
+    def __init__(
+        self,
+        forms: Forms,
+        layout: Layout,
+        tables: Sequence[SignalTable],
+        times: Sequence[Int64],
+        sizes: Sequence[int],
+    ) -> None:
+        """Copy tables; `times` and `sizes` are theirs."""
+        self._forms = forms
+        self.layout = layout
+        self.sizes: Int64 = np.array(sizes, np.int64)
         self.time: Int64 = np.concatenate(times)
-        ends = np.cumsum(sizes)
+        ends = self.sizes.cumsum()
         step_back = self.time[1:] < self.time[:-1]
         step_back[ends[:-1] - 1] = False
         if step_back.any():
-            tables = [(form, _in_order(table)) for form, table in tables]
-            self.time = np.concatenate([table.time for _, table in tables])
-        self.forms = [form for form, _ in tables]
-        self.kinds = np.array([form.number for form in self.forms], np.intp)
-        """intp[tables]: the number of each table's form."""
-        self._forms = forms
-        self.sizes = sizes
-        self.begins = ends - sizes
-        self.first_times = self.time[self.begins]
-        self.last_times = self.time[ends - 1]
-        counts = forms.counts[:, self.kinds]
-        self.whole = self._rows(_whole(tables), counts[0])
-        self.floats = self._rows(_floats(tables), counts[1])
+            tables = [_in_order(table) for table in tables]
+            self.time = np.concatenate([table.time for table in tables])
+        self.begins: Int64 = ends - self.sizes
+        self.first_times = self.time.take(self.begins)
+        self.last_times = self.time.take(ends - 1)
+        values = [table.values for table in tables]
+        twice = np.concatenate((self.sizes, self.sizes))
+        self.whole = _rows(
+            layout.whole * twice,
+            [values[i]["int64"] for i in layout.signed],
+            [values[i]["uint64"] for i in layout.unsigned],
+            np.dtype(np.int64),
+        )
+        self.floats = _rows(
+            layout.floats * twice,
+            [values[i]["float32"] for i in layout.single],
+            [values[i]["float64"] for i in layout.double],
+            np.dtype(np.float64),
+        )
         self.texts: dict[int, tuple[UInt8, ...]] = {
-            number: tuple(p.copy() for p in table.payloads)
-            for number, (form, table) in enumerate(tables)
-            if form.texts
+            number: tuple(p.copy() for p in tables[number].payloads) for number in layout.texts
         }
         """The payloads of tables that have some."""
 
     @property
     def ranks(self) -> Int64:
         """int64[tables]: as `Forms.ranks`, which change as more forms get known."""
-        return self._forms.ranks[self.kinds]
-
-    def _rows(self, flat: NDArray[Any], counts: Int64) -> Rows:
-        lengths = np.repeat(self.sizes, counts)
-        return Rows(flat, np.cumsum(counts) - counts, np.cumsum(lengths) - lengths)
-
-    @functools.cached_property
-    def whole_extremes(self) -> tuple[Int64, Int64]:
-        """The least and the greatest of each row of whole numbers."""
-        begins, ends = self._edges(self.whole)
-        return self.whole.least(begins, ends), self.whole.greatest(begins, ends)
-
-    @functools.cached_property
-    def float_extremes(self) -> tuple[Float64, Float64, NDArray[np.bool_]]:
-        begins, ends = self._edges(self.floats)
-        rows = self.floats
-        return rows.least(begins, ends), rows.greatest(begins, ends), rows.odd(begins, ends)
-
-    @staticmethod
-    def _edges(rows: Rows) -> tuple[Int64, Int64]:
-        return rows.begins, np.append(rows.begins[1:], len(rows.flat) - 1)
+        return self._forms.ranks[self.layout.kinds]
 
     def until(self, time: int) -> Int64:
         """int64[tables]: how many rows of each table have at most this time."""
-        if (self.last_times <= time).all():
+        later = (self.last_times > time).nonzero()[0]
+        if not len(later):
             return self.sizes
-        here = (self.time <= time).view(np.int8)
-        counts: Int64 = np.add.reduceat(here, self.begins, dtype=np.int64)
+        if len(later) > _FEW:
+            here = (self.time <= time).view(np.int8)
+            counts: Int64 = np.add.reduceat(here, self.begins, dtype=np.int64)
+            return counts
+        counts = self.sizes.copy()
+        for table in later.tolist():
+            begin = int(self.begins[table])
+            mine = self.time[begin : begin + int(self.sizes[table])]
+            counts[table] = np.searchsorted(mine, time, "right")
         return counts
 
     def tables(self, begins: Int64) -> list[SignalTable]:
         """The rows of each table from a place on, as tables again."""
-        made = []
-        for number in np.flatnonzero(begins < self.sizes).tolist():
-            form, n, skip = self.forms[number], int(self.sizes[number]), int(begins[number])
+        made, tables = [], len(self.sizes)
+        for number in (begins < self.sizes).nonzero()[0].tolist():
+            form, n, skip = self.layout.forms[number], int(self.sizes[number]), int(begins[number])
             start = int(self.begins[number])
             values: dict[Any, NDArray[Any]] = {}
             for rows, kinds in (
                 (self.whole, (("int64", form.signed), ("uint64", form.unsigned))),
                 (self.floats, (("float32", form.single), ("float64", form.double))),
             ):
-                row = int(rows.first[number])
-                for kind, k in kinds:
+                for section, (kind, k) in enumerate(kinds):
                     if not k:
                         continue
-                    at = int(rows.begins[row])
+                    at = int(rows.begins[section * tables + number])
                     matrix = rows.flat[at : at + k * n].reshape(k, n)[:, skip:]
                     values[kind] = matrix.view(np.uint64) if kind == "uint64" else matrix
                     if kind == "float32":
                         values[kind] = matrix.astype(np.float32)
-                    row += k
             texts = tuple(p[skip:] for p in self.texts.get(number, ()))
             time = self.time[start + skip : start + n]
             made.append(SignalTable(form.schema, time, values, texts))
@@ -237,27 +269,21 @@ def _in_order(table: SignalTable) -> SignalTable:
     return table.take(np.argsort(table.time, kind="stable"))
 
 
-def _whole(tables: Sequence[tuple[Form, SignalTable]]) -> Int64:
-    parts: list[NDArray[Any]] = []
-    for form, table in tables:
-        values = table.values
-        if form.signed:
-            parts.append(values["int64"])
-        if form.unsigned:
-            parts.append(values["uint64"])
-    parts.append(np.zeros(1, np.int64))
-    # The bits stay what they are: a view of each table would take half as long again.
-    flat: Int64 = np.concatenate(parts, axis=None, dtype=np.int64, casting="unsafe")
-    return flat
-
-
-def _floats(tables: Sequence[tuple[Form, SignalTable]]) -> Float64:
-    parts: list[NDArray[Any]] = []
-    for form, table in tables:
-        if form.single:
-            parts.append(table.values["float32"])
-        if form.double:
-            parts.append(table.values["float64"])
-    parts.append(np.zeros(1, np.float64))
-    flat: Float64 = np.concatenate(parts, axis=None, dtype=np.float64)
-    return flat
+def _rows(
+    lengths: Int64,
+    first: Sequence[NDArray[Any]],
+    second: Sequence[NDArray[Any]],
+    dtype: np.dtype[Any],
+) -> Rows:
+    """The values of two types, those of one behind those of the other."""
+    ends = lengths.cumsum()
+    begins = ends - lengths
+    middle = int(begins[len(lengths) // 2])
+    flat = np.empty(int(ends[-1]) + 1, dtype)
+    flat[-1] = 0
+    for parts, room in ((first, flat[:middle]), (second, flat[middle:-1])):
+        if parts:
+            # The bits of unsigned ones stay what they are.
+            out = room.view(np.uint64) if parts[0].dtype == np.uint64 else room
+            np.concatenate(parts, axis=None, out=out)
+    return Rows(flat, begins)

@@ -54,18 +54,23 @@ Places = NDArray[np.intp]
 
 
 def _table() -> Bits:
-    """For `and`, `or` and `not` (0, 1, 2), and what both operands can be: what comes out."""
-    table = np.zeros((3, 8, 8), np.uint8)
+    """What comes out of `and`, `or` and `not`, of what both operands can be.
+
+    uint8[256]: the place is 64 * operator (0, 1, 2) + 8 * left + right.
+    """
+    table = np.zeros((4, 8, 8), np.uint8)
     for a in range(8):
         for b in range(8):
             for x in (v for v in range(3) if a >> v & 1):
                 for y in (v for v in range(3) if b >> v & 1):
                     for operator, value in enumerate((min(x, y), max(x, y), 2 - x)):
                         table[operator, a, b] |= 1 << value
-    return table
+    return table.ravel()
 
 
 _TABLE = _table()
+_SEVERAL = np.array([bits & (bits - 1) != 0 for bits in range(8)])
+"""Whether more than one is possible."""
 _OPERATOR = {Both: 0, Either: 1, Not: 2}
 
 
@@ -169,7 +174,12 @@ class Bounds:
                     edges[level[place]].append((place, below[0]))
         self._truths = _columns(truths, 2)
         self._levels = [
-            (_columns(logic[n], 4), _columns(fors[n], 3), _columns(edges[n], 2))
+            (
+                _columns([(place, a, b) for place, _, a, b in logic[n]], 3),
+                np.array([operator << 6 for _, operator, _, _ in logic[n]], np.uint8),
+                _columns(fors[n], 3),
+                _columns(edges[n], 2),
+            )
             for n in range(1, max(level, default=0) + 1)
         ]
         numbers = {place: i for i, place in enumerate(program.of_type(For))}
@@ -191,10 +201,8 @@ class Bounds:
 
     def wanted(self, bits: Bits) -> list[int]:
         """Conditions to evaluate: whose truth may change, or on which a timer or an edge hangs."""
-        of = bits[self._roots]
-        roots = self._roots[(of > CAN_BE_TRUE)]
-        operands = bits[self._timed]
-        timers = self._timers[(operands & (operands - 1)) != 0]
+        roots = self._roots[bits.take(self._roots) > CAN_BE_TRUE]
+        timers = self._timers[_SEVERAL.take(bits.take(self._timed))]
         return [*roots.tolist(), *timers.tolist()]
 
     # Numbers
@@ -203,10 +211,12 @@ class Bounds:
         self, memory: Memory, span: Span, hull: Hull
     ) -> tuple[Float64, Float64, Bools, Bools]:
         n, slots = len(self._program.numbers), len(hull.low)
-        low, high = np.zeros(n), np.zeros(n)
-        known, unknown = np.ones(n, bool), np.zeros(n, bool)
+        low, high = np.empty(n), np.empty(n)
+        known, unknown = np.empty(n, bool), np.empty(n, bool)
         low[:slots], high[:slots] = hull.low, hull.high
+        low[slots:] = high[slots:] = 0
         known[:slots], unknown[:slots] = hull.known, hull.unknown
+        known[slots:], unknown[slots:] = True, False
         low[self._constants] = high[self._constants] = self._values
         unknown[self._constants] = np.isnan(self._values)
         self._windows.look(memory, span, hull, (low, high, unknown))
@@ -251,41 +261,49 @@ class Bounds:
     def _compare(
         self, bits: Bits, low: Float64, high: Float64, known: Bools, unknown: Bools
     ) -> None:
+        state = known.view(np.uint8) + (unknown.view(np.uint8) << 1)
         for operator, (place, a, b) in self._compares.items():
             if not len(place):
                 continue
+            low_a, high_a, low_b, high_b = low.take(a), high.take(a), low.take(b), high.take(b)
             if operator == "<":
-                can, cannot = low[a] < high[b], high[a] >= low[b]
+                can, cannot = low_a < high_b, high_a >= low_b
             elif operator == "<=":
-                can, cannot = low[a] <= high[b], high[a] > low[b]
+                can, cannot = low_a <= high_b, high_a > low_b
             else:
-                can = (low[a] <= high[b]) & (low[b] <= high[a])
-                cannot = (low[a] != high[b]) | (low[b] != high[a])
+                can = (low_a <= high_b) & (low_b <= high_a)
+                cannot = (low_a != high_b) | (low_b != high_a)
                 if operator == "!=":
                     can, cannot = cannot, can
-            both = known[a] & known[b]
-            _set(bits, place, cannot & both, can & both, unknown[a] | unknown[b])
+            state_a, state_b = state.take(a), state.take(b)
+            both = (state_a & state_b & 1).view(bool)
+            _set(bits, place, cannot & both, can & both, ((state_a | state_b) >> 1).view(bool))
 
     # Conditions of signals
 
     def _leaves(self, bits: Bits, memory: Memory, span: Span, hull: Hull) -> None:
         base = memory.base
-        bits[self._truths[0]] = self._truths[1]
+        if len(self._truths[0]):
+            bits[self._truths[0]] = self._truths[1]
         self._raw_is(bits, base.seen, hull)
         place, slot = self._valid
-        _set(bits, place, hull.unknown[slot], hull.known[slot])
+        if len(place):
+            _set(bits, place, hull.unknown.take(slot), hull.known.take(slot))
         place, slot = self._meaning
-        bits[place] = CAN_BE_FALSE
-        bits[self._coded[0]] = ANYTHING - CAN_BE_UNKNOWN
-        quiet = ~hull.unknown[slot]
-        bits[place[quiet]] = CAN_BE_FALSE
+        if len(place):
+            bits[place] = CAN_BE_FALSE
+            bits[self._coded[0]] = ANYTHING - CAN_BE_UNKNOWN
+            quiet = ~hull.unknown[slot]
+            bits[place[quiet]] = CAN_BE_FALSE
         place, slot, duration = self._missing
-        since = base.time[slot] + duration
-        was = since <= span.begin
-        _set(bits, place, ~was | hull.touched[slot], was | (since <= span.end))
+        if len(place):
+            since = base.time.take(slot) + duration
+            was = since <= span.begin
+            _set(bits, place, ~was | hull.touched.take(slot), was | (since <= span.end))
         place, slot = self._changed
-        now = base.changed[slot]
-        _set(bits, place, np.ones(len(place), bool), now | ~hull.constant[slot])
+        if len(place):
+            now = base.changed.take(slot)
+            _set(bits, place, np.ones(len(place), bool), now | ~hull.constant.take(slot))
 
     def _raw_is(self, bits: Bits, seen: Bools, hull: Hull) -> None:
         place, slot, limited = self._sure
@@ -309,19 +327,19 @@ class Bounds:
     # Conditions of conditions
 
     def _join(self, bits: Bits, memory: Memory, span: Span) -> None:
-        for logic, fors, edges in self._levels:
-            place, operator, a, b = logic
-            bits[place] = _TABLE[operator, bits[a], bits[b]]
+        for logic, operator, fors, edges in self._levels:
+            place, a, b = logic
+            bits[place] = _TABLE.take(operator + (bits.take(a) << 3) + bits.take(b))
             place, of, duration = fors
             if len(place):
                 number = self._for_number[place]
-                holds, on = memory.holds[number], memory.since[number] + duration
-                steady = bits[of] == CAN_BE_TRUE
-                never = (bits[of] & CAN_BE_TRUE) == 0
-                was = holds & (on <= span.begin)
-                can = (holds & (on <= span.end)) | (duration < span.end - span.begin)
-                _set(bits, place, ~(was & steady), np.where(steady, holds & (on <= span.end), can))
-                bits[place[never]] = CAN_BE_FALSE
+                holds, on = memory.holds.take(number), memory.since.take(number) + duration
+                operand = bits.take(of)
+                steady = operand == CAN_BE_TRUE
+                was = holds & (on <= span.begin) & steady
+                can = (~steady & (duration < span.end - span.begin)) | (holds & (on <= span.end))
+                can &= operand >= CAN_BE_TRUE  # if it can be true at all
+                _set(bits, place, ~was, can)
             place, of = edges
             if len(place):
                 one = (bits[of] & (bits[of] - 1)) == 0
@@ -337,9 +355,9 @@ class Bounds:
 
 
 def _set(bits: Bits, place: Places, no: Bools, yes: Bools, unknown: Bools | None = None) -> None:
-    found = no * np.uint8(CAN_BE_FALSE) + yes * np.uint8(CAN_BE_TRUE)
+    found = (yes.view(np.uint8) << 2) + no.view(np.uint8)
     if unknown is not None:
-        found += unknown * np.uint8(CAN_BE_UNKNOWN)
+        found += unknown.view(np.uint8) << 1
     bits[place] = found
 
 
@@ -389,7 +407,7 @@ class _Windows:
         """All that is held becomes the older period at the next look."""
         low, high = (end.copy() for end in self._empty)
         for number, slot in enumerate(self._slot.tolist()):
-            values = memory.histories[slot].values
+            values = memory.histories.of[slot].values
             if len(values):
                 low[number], high[number] = values.min(), values.max()
         self._older, self._newer = self._empty, (low, high)
@@ -434,7 +452,7 @@ class _Windows:
 
     def _count(self, memory: Memory, span: Span, number: int) -> tuple[int, int]:
         slot, duration = int(self._slot[number]), int(self._duration[number])
-        time = memory.histories[slot].time
+        time = memory.histories.of[slot].time
         now, staying, oldest = np.searchsorted(
             time, (span.begin, span.end - duration, span.begin - duration), "right"
         ).tolist()
@@ -443,7 +461,7 @@ class _Windows:
     def _rate(self, memory: Memory, span: Span, number: int, reach: float) -> tuple[float, bool]:
         """The greatest rate, up or down, and whether it can be unknown."""
         slot, duration = int(self._slot[number]), int(self._duration[number])
-        time = memory.histories[slot].time
+        time = memory.histories.of[slot].time
         now, staying = np.searchsorted(time, (span.begin, span.end - duration), "right").tolist()
         lasted = int(time[now - 1] - time[staying]) if now > staying else 0
         if lasted <= 0 or len(time) > MAX_SAMPLES:

@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,7 @@ from numpy.typing import NDArray
 from agent.blocks import Float64, Int64, SignalSchema
 from agent.collect.evaluate.program import Program
 from agent.collect.evaluate.span import Span, Touched
-from agent.collect.evaluate.windows import values_of
-
-
-def as_kind(raw: NDArray[Any], schema: SignalSchema) -> NDArray[Any]:
-    """Raw values as they are held, as numbers of the signal's own kind (float32 as float64)."""
-    if schema.kind == "int64":
-        return raw
-    return raw.view("float64" if schema.kind == "float32" else schema.kind)
+from agent.collect.evaluate.windows import Noted, as_kind, values_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +33,7 @@ class Stamps:
         np.not_equal(times[1:], times[:-1], out=last[:-1])
         if last.all():
             return cls(times, times, None)
-        return cls(times, times[last], np.flatnonzero(last))
+        return cls(times, times[last], last.nonzero()[0])
 
 
 class Column:
@@ -85,6 +78,18 @@ class Column:
         return differs
 
 
+class Bundle(NamedTuple):
+    """The samples of many slots, each behind the value that its slot had before."""
+
+    places: NDArray[np.intp]
+    """Whose they are, by their places among those asked for."""
+    edges: Int64
+    """int64[slots + 1]: where those of each begin."""
+    times: Int64
+    values: Float64
+    """Physical, NaN where they are unknown."""
+
+
 class Columns:
     """The columns of a span, each made once."""
 
@@ -117,17 +122,17 @@ class Columns:
         span, program = self._span, self._program
         wanted = np.zeros(len(program.signals), bool)
         wanted[[slot for slot in slots if slot not in self._columns]] = True
-        wanted &= program.plain & (span.stretches == 1)
+        wanted &= self._in_one_place
         for number, part in span.parts:
-            mine = np.flatnonzero(wanted[part.slot])
+            mine = wanted[part.slot].nonzero()[0]
             if not len(mine):
                 continue
             slot, table = part.slot[mine], part.table[mine]
             raw, edges = _gather(part.rows.flat, part.begins[mine], part.ends[mine], 1)
-            lengths = np.diff(edges)
+            lengths = edges[1:] - edges[:-1]
             raw[edges[:-1]] = span.base.raw[slot].view(raw.dtype)
-            values = raw.astype(np.float64) * np.repeat(program.scale[slot], lengths)
-            values += np.repeat(program.offset[slot], lengths)
+            values = raw.astype(np.float64) * program.scale[slot].repeat(lengths)
+            values += program.offset[slot].repeat(lengths)
             self._prepare_stamps(number, table)
             rows = (slot.tolist(), table.tolist(), span.base.seen[slot].tolist())
             pieces = itertools.pairwise(edges.tolist())
@@ -153,30 +158,72 @@ class Columns:
             stamps = Stamps(mine, mine, None) if differ else Stamps.of(mine)
             self._stamps.setdefault((number, table), stamps)
 
-    def copies(self, wanted: NDArray[np.bool_]) -> Iterable[tuple[int, Int64, NDArray[Any]]]:
-        """Slots of numbers among those wanted, bool[slots], with times and raw values."""
+    def is_in_one_place(self, slot: int) -> bool:
+        """Whether `bundles` can give a slot."""
+        return bool(self._in_one_place[slot])
+
+    @functools.cached_property
+    def _in_one_place(self) -> NDArray[np.bool_]:
+        in_one: NDArray[np.bool_] = self._program.plain & (self._span.stretches == 1)
+        return in_one
+
+    def bundles(self, slots: Int64) -> Iterable[Bundle]:
+        """The samples of slots that each lie in one place; a slot may stand there twice."""
+        span, program = self._span, self._program
+        places, first = span.places[slots], 0
+        for number, part in span.parts:
+            found = places - first
+            mine = ((found >= 0) & (found < len(part.slot))).nonzero()[0]
+            first += len(part.slot)
+            if not len(mine):
+                continue
+            at, slot = found[mine], slots[mine]
+            times, raw, edges = self._gather(number, part, at, 1)
+            raw[edges[:-1]] = span.base.raw[slot].view(raw.dtype)
+            times[edges[:-1]] = span.begin
+            lengths = edges[1:] - edges[:-1]
+            values = raw.astype(np.float64) * program.scale[slot].repeat(lengths)
+            values += program.offset[slot].repeat(lengths)
+            for i in program.coded[slot].nonzero()[0].tolist():
+                schema, one = program.signals[slot[i]].schema, slice(edges[i], edges[i + 1])
+                values[one] = values_of(schema, as_kind(raw[one], schema), values[one])
+            values[edges[:-1][~span.base.seen[slot]]] = np.nan
+            yield Bundle(mine, edges, times, values)
+
+    def copies(self, wanted: NDArray[np.bool_]) -> Iterable[Noted]:
+        """The samples of slots of numbers among those wanted, bool[slots]."""
         span = self._span
         single = wanted & (span.stretches == 1)
         for number, part in span.parts:
-            yield from self._copies(number, part, np.flatnonzero(single[part.slot]))
-        for slot in np.flatnonzero(wanted & (span.stretches > 1)).tolist():
+            mine = single.take(part.slot).nonzero()[0]
+            if len(mine):
+                yield self._copy(number, part, mine)
+        for slot in (wanted & (span.stretches > 1)).nonzero()[0].tolist():
             column = self.of(slot)
-            yield slot, column.stamps.all[1:], column.raw[1:]
+            time, raw = column.stamps.all[1:], column.raw[1:]
+            raw = raw.view(np.int64) if raw.dtype == np.uint64 else raw
+            yield Noted(np.array([slot]), np.array([0, len(time)]), time, raw)
 
-    def _copies(
-        self, number: int, part: Touched, mine: NDArray[np.intp]
-    ) -> Iterable[tuple[int, Int64, NDArray[Any]]]:
-        if not len(mine):
-            return
+    def _copy(self, number: int, part: Touched, mine: NDArray[np.intp]) -> Noted:
+        time, raw, edges = self._gather(number, part, mine, 0)
+        return Noted(part.slot[mine], edges, time, raw)
+
+    def _gather(
+        self, number: int, part: Touched, mine: NDArray[np.intp], room: int
+    ) -> tuple[Int64, NDArray[Any], Int64]:
+        """Times and raw values of some stretches of a part, with room before each; and the edges.
+
+        What came too late counts as after the begin.
+        """
         cut, table = self._span.cuts[number], part.table[mine]
-        raw, edges = _gather(part.rows.flat, part.begins[mine], part.ends[mine], 0)
-        begins = cut.batch.begins[table]
-        time, _ = _gather(cut.batch.time, begins + cut.begins[table], begins + cut.ends[table], 0)
+        begins, ends = part.begins[mine], part.ends[mine]
+        index, edges = _indices(begins, ends, room)
+        raw = part.rows.flat.take(index, mode="clip")
+        shift = cut.batch.begins[table] + cut.begins[table] - begins
+        index += shift.repeat(edges[1:] - edges[:-1])
+        time: Int64 = cut.batch.time.take(index, mode="clip")
         np.maximum(time, self._span.begin + 1, out=time)
-        for slot, (a, b) in zip(
-            part.slot[mine].tolist(), itertools.pairwise(edges.tolist()), strict=True
-        ):
-            yield slot, time[a:b], as_kind(raw[a:b], self._program.signals[slot].schema)
+        return time, raw, edges
 
     # One
 
@@ -188,7 +235,7 @@ class Columns:
         pieces, found = [], []
         if self._span.stretches[slot]:
             for number, part in self._span.parts:
-                for at in np.flatnonzero(part.slot == slot).tolist():
+                for at in (part.slot == slot).nonzero()[0].tolist():
                     pieces.append(part.rows.flat[part.begins[at] : part.ends[at]])
                     found.append((number, int(part.table[at])))
         held = base.raw[slot : slot + 1]
@@ -200,9 +247,10 @@ class Columns:
     def _column_of_texts(self, slot: int, schema: SignalSchema, seen: bool) -> Column:
         pieces, found = [], []
         for number, cut in enumerate(self._span.cuts):
-            tables, rows, slots = cut.texts
-            mine = slots == slot
-            for table, row in zip(tables[mine].tolist(), rows[mine].tolist(), strict=True):
+            texts = cut.texts
+            mine = texts.slot == slot
+            rows = zip(texts.table[mine].tolist(), texts.row[mine].tolist(), strict=True)
+            for table, row in rows:
                 payload = cut.batch.texts[table][row]
                 texts = payload.view(f"S{payload.shape[1]}")[:, 0]
                 pieces.append(texts[int(cut.begins[table]) : int(cut.ends[table])])
@@ -245,8 +293,13 @@ def _gather(
     flat: NDArray[Any], begins: Int64, ends: Int64, room: int
 ) -> tuple[NDArray[Any], Int64]:
     """Stretches one behind the other, with room before each; and int64[n + 1], where they begin."""
+    index, edges = _indices(begins, ends, room)
+    return flat.take(index, mode="clip"), edges
+
+
+def _indices(begins: Int64, ends: Int64, room: int) -> tuple[Int64, Int64]:
     lengths = ends - begins + room
     edges = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=edges[1:])
-    index = np.arange(edges[-1]) + np.repeat(begins - room - edges[:-1], lengths)
-    return flat.take(index, mode="clip"), edges
+    index = np.arange(edges[-1]) + (begins - room - edges[:-1]).repeat(lengths)
+    return index, edges

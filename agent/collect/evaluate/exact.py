@@ -1,8 +1,8 @@
 """Conditions moment by moment: the series of every expression that is needed, each made once."""
 
+import collections
 import itertools
 from collections.abc import Iterable
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,7 @@ _COMPARE = {
 }
 _MEANINGS = {"not available": 1, "error": 2}  # as agent.blocks.MEANINGS
 _FEW_RAWS = 8
+_NEUTRAL: dict[type[Condition], int] = {Both: 4, Either: 1}
 _ONLY = {1: FALSE, 2: UNKNOWN, 4: TRUE}
 """Bits of what is possible (agent.collect.evaluate.bounds), where it is one thing only."""
 
@@ -74,7 +75,7 @@ class Exact:
         self._program = program
         self._memory = memory
         self._columns = columns
-        self._possible = None if possible is None else possible.tolist()
+        self._possible = None if possible is None else possible.tobytes()
         self._asked: set[int] = set()
         self._joiner = Joiner()
         self._numbers: dict[int, Series] = {}
@@ -88,8 +89,10 @@ class Exact:
         # A timer goes on, even where it surely does not run out.
         self._asked = set(wanted)
         needed, numbers, slots, simple = self._find()
-        self._columns.prepare(slots)
-        self._compare_signals(simple)
+        if slots:
+            self._columns.prepare(slots)
+        if simple:
+            self._compare_signals(simple)
         for place in sorted(numbers):  # parts come before what is made of them
             self._numbers[place] = self._number(place)
         for place in sorted(needed - self._conditions.keys()):
@@ -111,13 +114,15 @@ class Exact:
             if self._constant(place) is not None:
                 continue
             node, below = program.conditions[place], program.condition_parts[place]
-            if isinstance(node, Both | Either | Not | For | Edge):
+            if isinstance(node, Both | Either):
+                alone = self._alone(node, below)
+                stack += below if alone is None else (alone,)
+            elif isinstance(node, Not | For | Edge):
                 stack += below
             elif not isinstance(node, Compare):
                 slots.update(below)
-            elif below[0] < len(program.signals) and isinstance(node.right, Number):
+            elif self._is_simple(node, below):
                 simple.append(place)
-                slots.add(below[0])
             else:
                 numbers.update(below)
         stack = list(numbers)
@@ -128,15 +133,29 @@ class Exact:
         slots |= {place for place in numbers if place < len(program.signals)}
         return needed, numbers, slots, simple
 
-    def truths(self, place: int) -> tuple[Int64, NDArray[np.bool_]]:
-        """Times, and whether an evaluated condition is true from each on."""
-        series = self._conditions[place]
-        return series.times, series.values == TRUE
+    def series(self, place: int) -> Series:
+        """The truth of an evaluated condition."""
+        return self._conditions[place]
 
     def _constant(self, place: int) -> int | None:
         if self._possible is None or place in self._asked:
             return None
         return _ONLY.get(self._possible[place])
+
+    def _is_simple(self, node: Compare, below: tuple[int, ...]) -> bool:
+        """Whether a signal is compared with a constant, and can be so together with others."""
+        slot = below[0]
+        is_signal = slot < len(self._program.signals)
+        return is_signal and isinstance(node.right, Number) and self._columns.is_in_one_place(slot)
+
+    def _alone(self, node: Both | Either, below: tuple[int, ...]) -> int | None:
+        """The operand that makes the truth alone, as the other is surely neutral."""
+        possible = self._possible
+        if possible is None:
+            return None
+        neutral = _NEUTRAL[type(node)]
+        a, b = below
+        return b if possible[a] == neutral else a if possible[b] == neutral else None
 
     # Numbers
 
@@ -162,7 +181,7 @@ class Exact:
                 before = np.concatenate(([self._columns.previous(below[0])], column.values[:-1]))
                 return Series(column.stamps.times, column.last_of_each(before))
             case Window():
-                history = self._memory.histories[below[0]]
+                history = self._memory.histories.of[below[0]]
                 at = history.moments(node.duration_ns, *self._within)
                 return Series(at, history.look(node.name, node.duration_ns, at))
         raise TypeError(f"{type(node).__name__} is no number")
@@ -180,6 +199,9 @@ class Exact:
             case Compare():
                 return self._compare(node, below)
             case Both() | Either():
+                alone = self._alone(node, below)
+                if alone is not None:
+                    return self._conditions[alone]
                 return self._join(isinstance(node, Both), *(self._conditions[p] for p in below))
             case Not():
                 of = self._conditions[below[0]]
@@ -207,22 +229,33 @@ class Exact:
         return Series(times, _truths(_COMPARE[node.operator], left, right))
 
     def _compare_signals(self, places: list[int]) -> None:
-        """Many comparisons of a signal with a constant, in one call for each operator."""
-        by_operator: dict[str, list[tuple[int, Column, float]]] = {}
-        for place in places:
-            column = self._columns.of(self._program.condition_parts[place][0])
-            compare = cast("Compare", self._program.conditions[place])
-            constant = cast("Number", compare.right).value
-            by_operator.setdefault(compare.operator, []).append((place, column, constant))
-        for operator, rows in by_operator.items():
-            values = np.concatenate([column.values for _, column, _ in rows])
-            lengths = [len(column.values) for _, column, _ in rows]
-            constants = np.repeat([constant for _, _, constant in rows], lengths)
-            truths = _truths(_COMPARE[operator], values, constants)
-            edges = itertools.pairwise(itertools.accumulate(lengths, initial=0))
-            for (place, column, _), (a, b) in zip(rows, edges, strict=True):
-                mine = column.last_of_each(truths[a:b])
-                self._conditions[place] = Series(column.stamps.times, mine)
+        """Many comparisons of a signal with a constant, in one call for each operator.
+
+        Of their times, those are left at which the truth becomes another.
+        """
+        program = self._program
+        rows = [
+            (node.operator, program.condition_parts[place][0], node.right.value, place)
+            for place in places
+            if isinstance(node := program.conditions[place], Compare)
+            and isinstance(node.right, Number)
+        ]
+        rows.sort(key=lambda row: row[0])
+        slots = np.array([row[1] for row in rows], np.int64)
+        constants = np.array([row[2] for row in rows], np.float64)
+        for bundle in self._columns.bundles(slots):
+            edges = bundle.edges
+            mine = [rows[i] for i in bundle.places.tolist()]
+            values, right = bundle.values, constants[bundle.places].repeat(edges[1:] - edges[:-1])
+            truths = np.empty(len(values), np.int8)
+            done = 0
+            for operator, count in collections.Counter(row[0] for row in mine).items():
+                a, b = int(edges[done]), int(edges[done + count])
+                truths[a:b] = _truths(_COMPARE[operator], values[a:b], right[a:b])
+                done += count
+            times, truths, cuts = _changes(bundle.times, truths, edges)
+            for row, (a, b) in zip(mine, itertools.pairwise(cuts.tolist()), strict=True):
+                self._conditions[row[3]] = Series(times[a:b], truths[a:b])
 
     def _of_signal(self, node: Condition, slot: int) -> Series:
         column = self._columns.of(slot)
@@ -279,6 +312,21 @@ def _truths(compare: np.ufunc, left: Float64, right: Float64) -> Truths:
     if unknown.any():
         truths[unknown] = UNKNOWN
     return truths
+
+
+def _changes(times: Int64, truths: Truths, edges: Int64) -> tuple[Int64, Truths, Int64]:
+    """Of several series one behind the other: the times of changes, the truths, the edges."""
+    last = np.empty(len(times), bool)
+    np.not_equal(times[1:], times[:-1], out=last[:-1])
+    last[edges[1:] - 1] = True
+    if not last.all():
+        places = last.nonzero()[0]
+        times, truths, edges = times[places], truths[places], places.searchsorted(edges)
+    change = np.empty(len(times), bool)
+    np.not_equal(truths[1:], truths[:-1], out=change[1:])
+    change[edges[:-1]] = True
+    places = change.nonzero()[0]
+    return times[places], truths[places], places.searchsorted(edges)
 
 
 def _is_raw(node: RawIs, column: Column) -> Truths:

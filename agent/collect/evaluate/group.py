@@ -1,5 +1,6 @@
 """The conditions that read the same buses, decided together."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,14 +11,16 @@ from agent.blocks import Int64, SignalSchema, SignalTable
 from agent.clock import SECOND
 from agent.collect.evaluate.batch import Batch, Form, Forms
 from agent.collect.evaluate.bounds import Bounds
-from agent.collect.evaluate.columns import Columns, as_kind
+from agent.collect.evaluate.columns import Columns
 from agent.collect.evaluate.exact import Exact
 from agent.collect.evaluate.hull import Bools
 from agent.collect.evaluate.keep import KeptGroup, KeptHistory, KeptSlot, KeptTable
 from agent.collect.evaluate.program import Program, paths
+from agent.collect.evaluate.series import TRUE, Series
 from agent.collect.evaluate.slots import NEVER, Wiring
 from agent.collect.evaluate.span import Cut, Last, Part, Span
 from agent.collect.evaluate.state import Memory
+from agent.collect.evaluate.windows import as_kind
 from agent.collect.expression.tree import Condition, Signal
 from agent.signals.database import ANY_BUS, SignalPath
 
@@ -61,7 +64,6 @@ class Group:
         self._all_roots = np.unique(np.array(program.roots, np.intp))
         self._names = {root: name for name, root in self._roots.items()}
         self._wiring = Wiring(program.signals, program.slot)
-        self._connected = np.zeros(0, bool)
         self._bounds = Bounds(program)
         self._parts: list[Part] = []
         self._memory: Memory | None = None
@@ -73,8 +75,7 @@ class Group:
 
     @property
     def overflown(self) -> int:
-        histories = self._memory.histories.values() if self._memory is not None else ()
-        return sum(history.overflown for history in histories)
+        return 0 if self._memory is None else self._memory.histories.overflown
 
     def truth(self, tree: str) -> bool:
         return self._memory is not None and bool(self._memory.truths[self._roots[tree]])
@@ -96,21 +97,17 @@ class Group:
     def connect(self, form: Form) -> bool:
         """Whether tables of this form have signals of this group."""
         connected, by_any_bus = self._wiring.connect(form)
-        grown = np.zeros(max(form.number + 1, len(self._connected)), bool)
-        grown[: len(self._connected)] = self._connected
-        grown[form.number] = connected
-        self._connected = grown
         if by_any_bus:
             self._found.add(form.schema.bus)
         return connected
 
     def add(self, batch: Batch) -> None:
         """Take tables of one block; what is too late is counted."""
-        known = batch.kinds < len(self._connected)
-        mine = known & self._connected[np.where(known, batch.kinds, 0)]
-        if not mine.any():
+        wires = self._wiring.of(batch.layout)
+        mine = wires.connected
+        if not wires.some:
             return
-        self._parts.append(Part(batch, np.where(mine, 0, batch.sizes)))
+        self._parts.append(Part(batch, wires, np.where(mine, 0, batch.sizes)))
         if self._memory is not None and int(batch.first_times.min()) <= self.horizon:
             self.late += int(batch.until(self.horizon)[mine].sum())
 
@@ -165,11 +162,12 @@ class Group:
         if until <= self.horizon:
             return {}
         memory, program = self._memory, self._program
-        cuts = [Cut(part, self._wiring, until) for part in self._parts]
+        cuts = [Cut(part, until) for part in self._parts]
         span = Span(self.horizon, until, cuts, memory.base)
         columns = Columns(program, span)
-        for slot, times, raw in columns.copies(memory.windowed):
-            memory.histories[slot].note(times, raw)
+        if memory.histories.of:
+            for noted in columns.copies(memory.windowed):
+                memory.histories.note(until, noted)
         fresh = bool(memory.fresh[self._all_roots].any())
         possible = None if fresh else self._bounds.possible(memory, span)
         exact = Exact(program, memory, columns, span, possible)
@@ -178,11 +176,16 @@ class Group:
         else:
             wanted = self._bounds.wanted(possible)
         exact.evaluate(wanted)
-        changes = {}
-        for root in set(wanted) & self._names.keys():
-            change = self._change(memory, root, span, *exact.truths(root))
-            if len(change.times):
-                changes[self._names[root]] = change
+        roots = list(set(wanted) & self._names.keys())
+        if fresh:
+            found = [self._change(memory, root, span, exact.series(root)) for root in roots]
+        else:
+            found = self._changes(memory, roots, [exact.series(root) for root in roots])
+        changes = {
+            self._names[root]: change
+            for root, change in zip(roots, found, strict=True)
+            if len(change.times)
+        }
         memory.fresh[:] = False
         memory.fired = exact.fired
         _advance(memory, span, columns, None if possible is None else self._bounds.unknown)
@@ -195,9 +198,9 @@ class Group:
         return changes
 
     @staticmethod
-    def _change(
-        memory: Memory, root: int, span: Span, times: Int64, truths: NDArray[np.bool_]
-    ) -> Change:
+    def _change(memory: Memory, root: int, span: Span, series: Series) -> Change:
+        """Of a condition that may never have been looked at."""
+        times, truths = series.times, series.values == TRUE
         before = bool(memory.truths[root])
         memory.truths[root] = truths[-1]
         if memory.fresh[root] and truths[0]:
@@ -207,10 +210,29 @@ class Group:
                 times, truths = times[1:], truths[1:]
             else:
                 times = np.concatenate(([first], times[1:]))
-            change = np.flatnonzero(truths != np.concatenate(([before], truths[:-1])))
+            change = (truths != np.concatenate(([before], truths[:-1]))).nonzero()[0]
         else:
-            change = np.flatnonzero(truths[1:] != truths[:-1]) + 1
+            change = (truths[1:] != truths[:-1]).nonzero()[0] + 1
         return Change(before, times[change])
+
+    @staticmethod
+    def _changes(memory: Memory, roots: list[int], series: list[Series]) -> list[Change]:
+        """Of many conditions, one behind the other."""
+        if not roots:
+            return []
+        times = np.concatenate([of.times for of in series])
+        truths = np.concatenate([of.values for of in series]) == TRUE
+        ends = np.cumsum([len(of.times) for of in series])
+        change = np.empty(len(truths), bool)
+        np.not_equal(truths[1:], truths[:-1], out=change[1:])
+        change[0] = False
+        change[ends[:-1]] = False
+        places = change.nonzero()[0]
+        times, cuts = times[places], places.searchsorted(ends).tolist()
+        before = memory.truths[roots].tolist()
+        memory.truths[roots] = truths[ends - 1]
+        edges = itertools.pairwise([0, *cuts])
+        return [Change(was, times[a:b]) for was, (a, b) in zip(before, edges, strict=True)]
 
     # What is kept
 
@@ -232,6 +254,7 @@ class Group:
                 kept.pending.append(KeptTable.of(table, list(self._schemas(table.bus, table))))
         if memory is None:
             return kept
+        memory.histories.settle()
         kept.slots = [_kept_slot(memory, program, slot) for slot in range(len(program.signals))]
         kept.timers = {
             program.digests[place]: (int(memory.since[i]), bool(memory.holds[i]))
@@ -250,12 +273,12 @@ class Group:
             ValueError: it cannot be what was kept.
         """
         tables = [rows.table(self._schemas(rows.bus, rows)) for rows in kept.pending]
-        mine = forms.known(tables)
+        pending = forms.batch(tables)
         memory: Memory | None = None
         if kept.horizon != NEVER:
             memory = Memory(self._program, kept.horizon + 1)
             self._recall(memory, kept)
-        return Understood(kept, memory, Batch(forms, mine) if mine else None)
+        return Understood(kept, memory, pending)
 
     def take(self, understood: Understood) -> None:
         """Go on from what a group of the same buses knew."""
@@ -272,6 +295,7 @@ class Group:
 
     def _recall(self, memory: Memory, kept: KeptGroup) -> None:
         program = self._program
+        memory.histories.decided(kept.horizon)
         for slot_kept in kept.slots:
             slot = program.slot.get(slot_kept.path)
             if slot is not None and program.signals[slot].schema.kind == slot_kept.kind:
@@ -303,9 +327,9 @@ def _advance(memory: Memory, span: Span, columns: Columns, unknown: Bools | None
     `unknown` are the slots that may have been unknown in it; None stands for all.
     """
     base = memory.base
-    last = Last.of(span)
+    last = Last.of(span, previous=bool(memory.preceding))
     # Columns begin with what was held, so they are looked at before that is another.
-    texts = {slot: columns.of(slot) for cut in span.cuts for slot in cut.texts[2].tolist()}
+    texts = {slot: columns.of(slot) for cut in span.cuts for slot in cut.texts.slot.tolist()}
     ended = np.zeros(len(base.time), bool)
     ended[last.slot[last.time == span.end]] = True
     ended[list(texts)] = True
@@ -323,14 +347,13 @@ def _advance(memory: Memory, span: Span, columns: Columns, unknown: Bools | None
         base.texts[slot] = bytes(column.raw[-1])
         base.time[slot], base.seen[slot] = column.stamps.all[-1], True
     base.time[last.slot], base.raw[last.slot], base.seen[last.slot] = last.time, last.raw, True
-    if memory.histories:
+    if memory.histories.of:
         valid = memory.windowed & (False if unknown is None else ~unknown)
         base.valid_time[valid] = base.time[valid]
-        for slot in np.flatnonzero(memory.windowed & ~valid).tolist():
-            if len(times := memory.histories[slot].time):
-                base.valid_time[slot] = times[-1]
-        for history in memory.histories.values():
-            history.decided(span.end)
+        for slot in (memory.windowed & ~valid).nonzero()[0].tolist():
+            if len(times := memory.histories.of[slot].time):
+                base.valid_time[slot] = max(base.valid_time[slot], times[-1])
+        memory.histories.decided(span.end)
 
 
 def _advance_previous(memory: Memory, columns: Columns, last: Last) -> None:
@@ -349,7 +372,7 @@ def _advance_previous(memory: Memory, columns: Columns, last: Last) -> None:
 
 def _kept_slot(memory: Memory, program: Program, slot: int) -> KeptSlot:
     base, signal = memory.base, program.signals[slot]
-    history = memory.histories.get(slot)
+    history = memory.histories.of.get(slot)
     return KeptSlot(
         signal.path.bus,
         signal.path.message,
@@ -376,7 +399,6 @@ def _recall_slot(memory: Memory, slot: int, kept: KeptSlot, horizon: int) -> Non
     base.valid_time[slot], base.changed[slot] = kept.valid_time, kept.changed
     if kept.text:
         base.texts[slot] = kept.text
-    history = memory.histories.get(slot)
+    history = memory.histories.of.get(slot)
     if history is not None and kept.history is not None:
         history.append(*kept.history.arrays())
-        history.decided(horizon)

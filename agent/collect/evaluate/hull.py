@@ -86,9 +86,13 @@ class Hulls:
         greatest = np.where(seen, base.raw, _LEAST)
         for cut in span.cuts:
             if len(slots := cut.whole.slot):
-                a, b = cut.whole_extremes()
-                np.minimum.at(least, slots, a)
-                np.maximum.at(greatest, slots, b)
+                a, b = cut.whole.extremes()
+                if cut.distinct:
+                    least[slots] = np.minimum(least.take(slots), a)
+                    greatest[slots] = np.maximum(greatest.take(slots), b)
+                else:
+                    np.minimum.at(least, slots, a)
+                    np.maximum.at(greatest, slots, b)
                 touched[slots] = True
         constant = (least == greatest) | ~touched
         low: Float64 = np.zeros(self._slots)
@@ -103,11 +107,13 @@ class Hulls:
             for cut in span.cuts:
                 touched[cut.floats.slot] = True
             known[floats] = seen[floats] | touched[floats]
-        for cut in span.cuts:
-            touched[cut.texts[2]] = True
-        texts = slice(floats.stop, None)
-        known[texts], constant[texts] = seen[texts] | touched[texts], ~touched[texts]
-        low[~known] = high[~known] = 0
+        if floats.stop < self._slots:
+            for cut in span.cuts:
+                touched[cut.texts.slot] = True
+            texts = slice(floats.stop, None)
+            known[texts], constant[texts] = seen[texts] | touched[texts], ~touched[texts]
+        if not known.all():
+            low[~known] = high[~known] = 0
         return Hull(low, high, known, unknown, least, greatest, constant, touched)
 
     def _scale_whole(self, least: Int64, greatest: Int64, low: Float64, high: Float64) -> None:
@@ -134,8 +140,9 @@ class Hulls:
             a, b = least[slots], greatest[slots]
             unknown[slots[(self._first <= b) & (self._last >= a)]] = True
             known[slots[(self._first <= a) & (self._last >= b)]] = False
-        unknown[self._vague] = True
-        known[self._vague] = True
+        if len(self._vague):
+            unknown[self._vague] = True
+            known[self._vague] = True
 
     def _of_floats(self, base: Base, span: Span) -> tuple[Float64, Float64, Bools, Bools]:
         """Of float slots: the bounds, whether they are constant, whether they can be anything."""
@@ -147,10 +154,10 @@ class Hulls:
         touched = np.zeros(self._slots, bool)
         for cut in span.cuts:
             if len(slots := cut.floats.slot):
-                a, b, strange = cut.float_extremes()
+                a, b = cut.floats.extremes()
                 np.fmin.at(least, slots, a)
                 np.fmax.at(greatest, slots, b)
-                np.logical_or.at(odd, slots, strange)
+                np.logical_or.at(odd, slots, cut.floats.odd())
                 touched[slots] = True
         least, greatest, touched = least[floats], greatest[floats], touched[floats]
         scale, offset = self._scale[floats], self._offset[floats]
@@ -165,4 +172,4 @@ class Hulls:
 
 
 def _places(which: Iterable[bool]) -> NDArray[np.intp]:
-    return np.flatnonzero(np.fromiter(which, bool))
+    return np.fromiter(which, bool).nonzero()[0]

@@ -36,7 +36,8 @@ from agent.collect.expression.tree import (
 from agent.signals.database import SignalPath
 
 _OF_VALUE = (Arithmetic, Function, Compare)
-_LEVEL = {"int64": 0, "uint64": 0, "float32": 1, "float64": 1, "bytes": 2}
+LEVEL = {"int64": 0, "uint64": 0, "float32": 1, "float64": 1, "bytes": 2}
+"""Of the kinds of signals: whole numbers, floats, bytes."""
 
 
 def parts(node: Node) -> tuple[Node, ...]:
@@ -135,9 +136,9 @@ class Program:
                 _check(node)
                 if isinstance(node, Signal):
                     signals.setdefault(node.path, node)
-        self.signals = sorted(signals.values(), key=lambda s: _LEVEL[s.schema.kind])
+        self.signals = sorted(signals.values(), key=lambda s: LEVEL[s.schema.kind])
         self.slot = {signal.path: number for number, signal in enumerate(self.signals)}
-        kinds = [_LEVEL[s.schema.kind] for s in self.signals]
+        kinds = [LEVEL[s.schema.kind] for s in self.signals]
         self.whole = kinds.count(0)
         """How many signals are whole numbers."""
         self.floats = kinds.count(1)
@@ -146,6 +147,7 @@ class Program:
         self.offset = np.array([float(s.offset) for s in schemas], np.float64)
         self.plain = np.array([_is_plain(s) for s in schemas], bool)
         """Whether raw * scale + offset in float64 is what `SignalSchema.physical` gives."""
+        self.coded = np.array([bool(s.codes) for s in schemas], bool)
         self.numbers: list[Numeric] = list(self.signals)
         self.conditions: list[Condition] = []
         self.number_parts: list[tuple[int, ...]] = [()] * len(self.signals)

@@ -59,7 +59,7 @@ def runs(truths: NDArray[np.bool_], times: Int64, since: int) -> tuple[Int64, In
 
     `since` is when the truth that holds at the first time began.
     """
-    change = np.flatnonzero(truths[1:] != truths[:-1]) + 1
+    change = (truths[1:] != truths[:-1]).nonzero()[0] + 1
     at = times[change]
     if truths[0]:
         at = np.concatenate(([since], at))
@@ -73,6 +73,8 @@ def after(begins: Int64, ends: Int64, duration: int, span: tuple[int, int]) -> S
     first, last = span
     on = begins + duration
     holds = (on < ends) & (on <= last)
+    if not holds.any():
+        return Series(np.array([first], np.int64), np.zeros(1, np.int8))
     on, ends = on[holds], ends[holds]
     times = np.empty(2 * len(on), np.int64)
     times[::2] = on

@@ -1,18 +1,40 @@
 """Slots: one for each signal that a group of conditions reads, and how tables fill them."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.blocks import Int64, SignalSchema
-from agent.collect.evaluate.batch import Form
+from agent.collect.evaluate.batch import Form, Layout
+from agent.collect.evaluate.program import LEVEL
 from agent.collect.expression.tree import Signal
 from agent.signals.database import ANY_BUS, SignalPath
 
 NEVER = int(np.iinfo(np.int64).min)
 """Before all times."""
-_MAX_SELECTED = 32
+_MAX_WIRES = 64
+
+
+class Stretches(NamedTuple):
+    """Which values of the tables of a layout are samples of slots: int64[k] each."""
+
+    table: Int64
+    place: Int64
+    """Where the values of that table and type begin, as a place in `Rows.begins`."""
+    row: Int64
+    """Behind which of them, in rows of the table."""
+    slot: Int64
+
+    def of(self, tables: NDArray[np.bool_]) -> "Stretches":
+        """Those of some tables, bool[tables]."""
+        if not len(self.table):
+            return self
+        mine = tables.take(self.table).nonzero()[0]
+        if len(mine) == len(self.table):
+            return self
+        return Stretches(*(part.take(mine) for part in self))
 
 
 class Taps:
@@ -21,50 +43,43 @@ class Taps:
     def __init__(self) -> None:
         self._first: list[int] = []
         self._count: list[int] = []
-        self._rows: list[int] = []
-        self._slots: list[int] = []
-        self._arrays: tuple[Int64, Int64, Int64, Int64] | None = None
-        self._selected: dict[bytes, tuple[Int64, Int64, Int64]] = {}
-        """Of the tables of some blocks: which come together varies little."""
+        self._taps: list[tuple[int, int, int]] = []
+        self._arrays: tuple[Int64, Int64, Int64] | None = None
 
-    def add(self, form: int, rows: Sequence[int], slots: Sequence[int]) -> None:
+    def add(self, form: int, taps: Sequence[tuple[int, int, int]]) -> None:
+        """Of a form: the type (0 or 1, as in `Layout`), the row among those of it, the slot."""
         while len(self._first) <= form:
-            self._first.append(len(self._rows))
+            self._first.append(len(self._taps))
             self._count.append(0)
-        self._first[form], self._count[form] = len(self._rows), len(rows)
-        self._rows += rows
-        self._slots += slots
+        self._first[form], self._count[form] = len(self._taps), len(taps)
+        self._taps += taps
         self._arrays = None
-        self._selected.clear()
 
-    def __bool__(self) -> bool:
-        return bool(self._rows)
-
-    def select(self, forms: NDArray[np.intp]) -> tuple[Int64, Int64, Int64]:
-        """Of tables of these forms: places in `forms`, rows and slots, int64[k] each."""
-        key = forms.tobytes()
-        found = self._selected.get(key)
-        if found is None:
-            if len(self._selected) >= _MAX_SELECTED:
-                self._selected.clear()
-            found = self._selected[key] = self._select(forms)
-        return found
-
-    def _select(self, forms: NDArray[np.intp]) -> tuple[Int64, Int64, Int64]:
+    def of(self, forms: NDArray[np.intp]) -> Stretches:
+        """Where the samples are in tables of these forms."""
         if self._arrays is None:
-            lists = (self._first, self._count, self._rows, self._slots)
-            first, count, rows, slots = (np.array(part, np.int64) for part in lists)
-            self._arrays = first, count, rows, slots
-        first, count, rows, slots = self._arrays
-        if not len(rows):
-            return rows, rows, rows
-        known = forms < len(first)
-        at = np.where(known, forms, 0)
-        counts = np.where(known, count[at], 0)
-        tables = np.repeat(np.arange(len(forms)), counts)
-        skip = first[at] - (np.cumsum(counts) - counts)
-        index = np.arange(len(tables)) + skip[tables]
-        return tables, rows[index], slots[index]
+            taps: Int64 = np.array(self._taps, np.int64).reshape(-1, 3).T.copy()
+            self._arrays = np.array(self._first, np.int64), np.array(self._count, np.int64), taps
+        first, count, taps = self._arrays
+        counts = count[forms]
+        tables: Int64 = np.repeat(np.arange(len(forms)), counts)
+        skip = first[forms] - (np.cumsum(counts) - counts)
+        kind, row, slot = taps.take(np.arange(len(tables)) + skip[tables], axis=1)
+        return Stretches(tables, kind * len(forms) + tables, row, slot)
+
+
+class Wires:
+    """The samples of a group's slots in the tables of a layout."""
+
+    def __init__(self, whole: Stretches, floats: Stretches, texts: Stretches, n: int) -> None:
+        self.whole, self.floats, self.texts = whole, floats, texts
+        self.distinct = not len(whole.slot) or int(np.bincount(whole.slot).max()) == 1
+        """Whether no slot of whole numbers is in several tables."""
+        self.connected = np.zeros(n, bool)
+        """bool[tables]: whether there are some."""
+        for stretches in (whole, floats, texts):
+            self.connected[stretches.table] = True
+        self.some = bool(self.connected.any())
 
 
 class Wiring:
@@ -73,7 +88,9 @@ class Wiring:
     def __init__(self, signals: Sequence[Signal], slot: dict[SignalPath, int]) -> None:
         self._signals = signals
         self._slot = slot
-        self.whole, self.floats, self.texts = Taps(), Taps(), Taps()
+        self._taps = Taps(), Taps(), Taps()
+        self._wires: dict[Layout, Wires] = {}
+        """Of the layouts of some blocks: which tables come together varies little."""
 
     def connect(self, form: Form) -> tuple[bool, bool]:
         """Whether a table of this form has signals of the group, and some by any bus.
@@ -82,7 +99,7 @@ class Wiring:
         another bus may have it, is another signal.
         """
         schema = form.schema
-        found: dict[str, tuple[list[int], list[int]]] = {k: ([], []) for k in ("i", "f", "b")}
+        found: tuple[list[tuple[int, int, int]], ...] = ([], [], [])
         by_any_bus = False
         for signal in schema.signals:
             for bus in dict.fromkeys((schema.bus, ANY_BUS)):
@@ -91,15 +108,20 @@ class Wiring:
                     continue
                 by_any_bus |= bus == ANY_BUS
                 kind, row = schema.place[signal.name]
-                way = "b" if kind == "bytes" else "i" if kind.endswith("int64") else "f"
-                row += {"uint64": form.signed, "float64": form.single}.get(kind, 0)
-                found[way][0].append(row)
-                found[way][1].append(slot)
-        for taps, (rows, slots) in zip(
-            (self.whole, self.floats, self.texts), found.values(), strict=True
-        ):
-            taps.add(form.number, rows, slots)
-        return any(slots for _, slots in found.values()), by_any_bus
+                found[LEVEL[kind]].append((int(kind in {"uint64", "float64"}), row, slot))
+        for taps, mine in zip(self._taps, found, strict=True):
+            taps.add(form.number, mine)
+        self._wires.clear()
+        return any(found), by_any_bus
+
+    def of(self, layout: Layout) -> Wires:
+        wires = self._wires.get(layout)
+        if wires is None:
+            if len(self._wires) >= _MAX_WIRES:
+                self._wires.clear()
+            whole, floats, texts = (taps.of(layout.kinds) for taps in self._taps)
+            wires = self._wires[layout] = Wires(whole, floats, texts, len(layout.kinds))
+        return wires
 
 
 def _alike(one: SignalSchema, other: SignalSchema) -> bool:

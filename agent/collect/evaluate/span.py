@@ -3,15 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.blocks import Float64, Int64
+from agent.blocks import Int64
 from agent.collect.evaluate.batch import Batch, Rows
-from agent.collect.evaluate.slots import Base, Taps, Wiring
-
-_NO_PLACES = (np.zeros(0, np.int64),) * 5
+from agent.collect.evaluate.slots import Base, Stretches, Wires
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -19,92 +18,73 @@ class Part:
     """A batch of which a group has not decided all rows."""
 
     batch: Batch
+    wires: Wires
     done: Int64
     """int64[tables]: how many rows are decided."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Touched:
-    """Stretches of rows that belong to a span: one for each table and slot."""
+    """Stretches of values that belong to a span: one for each table and slot."""
 
     rows: Rows
     table: Int64
     slot: Int64
-    row: Int64
     begins: Int64
     ends: Int64
-    entire: NDArray[np.bool_]
-    """Whether a stretch is its whole row."""
+    """In `rows.flat`."""
 
     @property
     def last(self) -> Int64:
         """The last value of each, floats as their bits."""
-        values: Int64 = self.rows.flat[self.ends - 1].view(np.int64)
+        values: Int64 = self.rows.flat.take(self.ends - 1).view(np.int64)
         return values
 
     @property
     def before_last(self) -> Int64:
         """The value before the last of each with more than one."""
-        values: Int64 = self.rows.flat[np.maximum(self.ends - 2, 0)].view(np.int64)
+        values: Int64 = self.rows.flat.take(np.maximum(self.ends - 2, 0)).view(np.int64)
         return values
+
+    def extremes(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The least and greatest of each; floats: NaN is left out where there are others."""
+        return self.rows.least(self.begins, self.ends), self.rows.greatest(self.begins, self.ends)
+
+    def odd(self) -> NDArray[np.bool_]:
+        """Of floats, whether some are NaN or infinite."""
+        return self.rows.odd(self.begins, self.ends)
 
 
 class Cut:
     """The rows of a batch that belong to a span."""
 
-    def __init__(self, part: Part, wiring: Wiring, until: int) -> None:
+    def __init__(self, part: Part, until: int) -> None:
         self.batch = batch = part.batch
         self.begins = part.done
-        self.ends = np.maximum(batch.until(until), part.done)
-        self._wiring = wiring
-
-    @functools.cached_property
-    def tables(self) -> NDArray[np.intp]:
-        """The tables with rows in the span."""
-        return np.flatnonzero(self.ends > self.begins)
+        self.ends: Int64 = np.maximum(batch.until(until), part.done)
+        self._wires = part.wires
+        self._here = self.ends > self.begins
+        self.some = bool(self._here.any())
+        self.distinct = part.wires.distinct
+        """Whether no slot of whole numbers has several stretches."""
 
     @functools.cached_property
     def whole(self) -> Touched:
-        return self._touched(self._wiring.whole, self.batch.whole)
+        return self._touched(self._wires.whole, self.batch.whole)
 
     @functools.cached_property
     def floats(self) -> Touched:
-        return self._touched(self._wiring.floats, self.batch.floats)
+        return self._touched(self._wires.floats, self.batch.floats)
 
     @functools.cached_property
-    def texts(self) -> tuple[Int64, Int64, Int64]:
-        """Tables, places of payloads and slots of signals of bytes."""
-        at, row, slot = self._wiring.texts.select(self.batch.kinds[self.tables])
-        return self.tables[at], row, slot
+    def texts(self) -> Stretches:
+        """Of signals of bytes; rows are places of payloads."""
+        return self._wires.texts.of(self._here)
 
-    def _touched(self, taps: Taps, rows: Rows) -> Touched:
-        batch = self.batch
-        if not taps:
-            return Touched(rows, *_NO_PLACES, np.zeros(0, bool))
-        at, row, slot = taps.select(batch.kinds[self.tables])
-        table = self.tables[at]
-        row = row + rows.first[table]
-        begin, a, b = rows.begins[row], self.begins[table], self.ends[table]
-        entire = (a == 0) & (b == batch.sizes[table])
-        return Touched(rows, table, slot, row, begin + a, begin + b, entire)
-
-    def whole_extremes(self) -> tuple[Int64, Int64]:
-        """The least and greatest of each stretch of `whole`."""
-        touched = self.whole
-        if touched.entire.all():
-            least, greatest = self.batch.whole_extremes
-            return least[touched.row], greatest[touched.row]
-        begins, ends = touched.begins, touched.ends
-        return touched.rows.least(begins, ends), touched.rows.greatest(begins, ends)
-
-    def float_extremes(self) -> tuple[Float64, Float64, NDArray[np.bool_]]:
-        """The same of `floats`, and whether some are NaN or infinite."""
-        touched = self.floats
-        if touched.entire.all():
-            least, greatest, odd = self.batch.float_extremes
-            return least[touched.row], greatest[touched.row], odd[touched.row]
-        rows, begins, ends = touched.rows, touched.begins, touched.ends
-        return rows.least(begins, ends), rows.greatest(begins, ends), rows.odd(begins, ends)
+    def _touched(self, stretches: Stretches, rows: Rows) -> Touched:
+        table, place, row, slot = stretches.of(self._here)
+        at = rows.begins.take(place) + row * self.batch.sizes.take(table)
+        return Touched(rows, table, slot, at + self.begins.take(table), at + self.ends.take(table))
 
 
 class Span:
@@ -115,7 +95,7 @@ class Span:
         self.end = end
         self.base = base
         """As of the begin."""
-        self.cuts = [cut for cut in cuts if len(cut.tables)]
+        self.cuts = [cut for cut in cuts if cut.some]
 
     @functools.cached_property
     def parts(self) -> list[tuple[int, Touched]]:
@@ -130,11 +110,21 @@ class Span:
         counts: Int64 = np.bincount(np.concatenate(slots), minlength=len(self.base.time))
         return counts
 
+    @functools.cached_property
+    def places(self) -> Int64:
+        """int64[slots]: a stretch of each slot that has some, by its place in all parts."""
+        slots = [part.slot for _, part in self.parts] or [np.zeros(0, np.int64)]
+        places: Int64 = np.full(len(self.base.time), -1, np.int64)
+        together = np.concatenate(slots)
+        places[together] = np.arange(len(together))
+        return places
+
     def time_at(self, cut: Cut, table: Int64) -> Int64:
         """The time of the last row of tables; what came too late counts as after the begin."""
         batch = cut.batch
-        times: Int64 = batch.time[batch.begins[table] + cut.ends[table] - 1]
-        return np.maximum(times, self.begin + 1)
+        last = batch.time.take(batch.begins + np.maximum(cut.ends, 1) - 1)
+        times: Int64 = np.maximum(last, self.begin + 1).take(table)
+        return times
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +143,8 @@ class Last:
     """Whether each slot has one stretch; else the last of a slot in these arrays is its last."""
 
     @classmethod
-    def of(cls, span: Span) -> "Last":
+    def of(cls, span: Span, *, previous: bool) -> "Last":
+        """Of the samples of a span; without `previous`, the last two arrays stand for nothing."""
         parts = [(span.cuts[number], part) for number, part in span.parts]
         if not parts:
             none = np.zeros(0, np.int64)
@@ -161,12 +152,23 @@ class Last:
         slot = np.concatenate([part.slot for _, part in parts])
         time = np.concatenate([span.time_at(cut, part.table) for cut, part in parts])
         raw = np.concatenate([part.last for _, part in parts])
-        before = np.concatenate([part.before_last for _, part in parts])
-        count = np.concatenate([part.ends - part.begins for _, part in parts])
-        single = bool((span.stretches <= 1).all())
-        if not single:
-            ranks = np.concatenate([cut.batch.ranks[part.table] for cut, part in parts])
-            order = np.lexsort((ranks, time))
-            slot, time, raw = slot[order], time[order], raw[order]
-            before, count = before[order], count[order]
-        return cls(slot, time, raw, before, count, single)
+        before = count = raw
+        if previous:
+            before = np.concatenate([part.before_last for _, part in parts])
+            count = np.concatenate([part.ends - part.begins for _, part in parts])
+        several = (span.stretches.take(slot) > 1).nonzero()[0]
+        if len(several):
+            order = several[np.lexsort((_ranks(parts, several), time[several]))]
+            for array in (slot, time, raw, *((before, count) if previous else ())):
+                array[several] = array[order]
+        return cls(slot, time, raw, before, count, not len(several))
+
+
+def _ranks(parts: Sequence[tuple[Cut, Touched]], places: NDArray[np.intp]) -> Int64:
+    """Of stretches by their places in all parts, one behind the other."""
+    ranks, first = [], 0
+    for cut, part in parts:
+        mine = places[(places >= first) & (places < first + len(part.table))] - first
+        ranks.append(cut.batch.ranks[part.table[mine]])
+        first += len(part.table)
+    return np.concatenate(ranks)

@@ -5,7 +5,7 @@ import numpy as np
 from agent.blocks import Int64
 from agent.collect.evaluate.program import Program
 from agent.collect.evaluate.slots import Base
-from agent.collect.evaluate.windows import History
+from agent.collect.evaluate.windows import Histories
 from agent.collect.expression.tree import Changed, Edge, For, Previous, Window
 
 
@@ -27,14 +27,14 @@ class Memory:
         """Of whole conditions."""
         self.fresh = np.ones(len(program.conditions), bool)
         """Which were never looked at."""
-        self.histories: dict[int, History] = {}
+        self.histories = Histories()
         longest: dict[int, int] = {}
         for place, node in enumerate(program.numbers):
             if isinstance(node, Window):
                 slot = program.number_parts[place][0]
                 longest[slot] = max(longest.get(slot, 0), node.duration_ns)
         for slot, duration in longest.items():
-            self.histories[slot] = History(program.signals[slot].schema, duration)
+            self.histories.add(slot, program.signals[slot].schema, duration)
         self.windowed = np.zeros(len(program.signals), bool)
         self.windowed[list(longest)] = True
         """Slots with windows."""

@@ -1,5 +1,9 @@
-"""The valid samples of a signal that windows still look at."""
+"""The valid samples of signals that windows still look at."""
 
+import collections
+import functools
+import itertools
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +15,8 @@ from agent.clock import SECOND
 MAX_SAMPLES = 1 << 20
 """How many samples a window has at most: beyond, the oldest are dropped and counted."""
 _LEAST_ROOM = 256
-_MAX_NOTED = 32
-"""Blocks of which columns are noted."""
+_MAX_NOTED, _MAX_NOTED_SAMPLES = 64, 1 << 17
+"""Beyond, what was noted is looked at."""
 _SHORT_SUM_BITS = 62 - 20
 """Raw values of so many bits: MAX_SAMPLES of them can be summed in 63."""
 _LOW = np.int64(0xFFFF_FFFF)
@@ -20,21 +24,105 @@ _FEW = 1 << 16
 """With so many values to look at in all, windows are reduced one by one."""
 
 
-class History:
-    """Samples in the order of time, in arrays that grow; the oldest leave at the front.
+class Noted:
+    """Samples of some slots in a span, slot by slot."""
 
-    Columns that come are only noted, and looked at when somebody asks or when there are many: most
-    blocks are decided without.
+    def __init__(self, slots: Int64, edges: Int64, time: Int64, raw: NDArray[Any]) -> None:
+        """Take samples; `edges`, int64[slots + 1], are where those of each slot begin."""
+        self._slots, self._edges = slots, edges
+        self._time, self._raw = time, raw
+
+    def __len__(self) -> int:
+        return len(self._time)
+
+    @functools.cached_property
+    def _places(self) -> dict[int, tuple[int, int]]:
+        pairs = itertools.pairwise(self._edges.tolist())
+        return dict(zip(self._slots.tolist(), pairs, strict=True))
+
+    def of(self, slot: int) -> tuple[Int64, NDArray[Any]] | None:
+        """Times, and raw values: int64 (unsigned ones as their bits) or float64."""
+        place = self._places.get(slot)
+        return None if place is None else (self._time[slice(*place)], self._raw[slice(*place)])
+
+
+class Histories:
+    """What windows look at.
+
+    Samples that come are only noted, and looked at when somebody asks or when there are many: most
+    blocks are decided without, and what no window sees any more is dropped as it is.
     """
 
-    def __init__(self, schema: SignalSchema, duration_ns: int) -> None:
+    def __init__(self) -> None:
+        self.of: dict[int, History] = {}
+        """By slot."""
+        self.dropped = 0
+        """How much of what was noted is no longer there."""
+        self.decided_until: int | None = None
+        self._noted: collections.deque[tuple[int, Noted]] = collections.deque()
+        """With the end of the span."""
+        self._samples = 0
+        self._longest = 0
+
+    def add(self, slot: int, schema: SignalSchema, duration_ns: int) -> None:
+        """Hold the samples of a slot for its longest window."""
+        self.of[slot] = History(slot, schema, duration_ns, self)
+        self._longest = max(self._longest, duration_ns)
+
+    @property
+    def overflown(self) -> int:
+        return sum(history.overflown for history in self.of.values())
+
+    @property
+    def noted(self) -> int:
+        """How often something was noted."""
+        return self.dropped + len(self._noted)
+
+    def since(self, known: int) -> Iterable[Noted]:
+        """What was noted after the first `known` times, and is still there."""
+        return (of for _, of in itertools.islice(self._noted, max(known - self.dropped, 0), None))
+
+    def note(self, end: int, noted: Noted) -> None:
+        """Add samples of a span, valid or not, that are not older than those before."""
+        self._noted.append((end, noted))
+        self._samples += len(noted)
+
+    def decided(self, time: int) -> None:
+        """No window before `time` is looked at any more."""
+        self.decided_until = time
+        if len(self._noted) >= _MAX_NOTED or self._samples >= _MAX_NOTED_SAMPLES:
+            self.settle()
+        else:
+            self._drop(time - self._longest)
+
+    def settle(self) -> None:
+        """Look at all that was noted, and forget what no window can see any more."""
+        if self.decided_until is not None:
+            for history in self.of.values():
+                history.catch_up(self.decided_until)
+            self._drop(self.decided_until)
+
+    def _drop(self, until: int) -> None:
+        while self._noted and self._noted[0][0] <= until:
+            self._samples -= len(self._noted.popleft()[1])
+            self.dropped += 1
+
+
+class History:
+    """Samples of a slot in the order of time, in arrays that grow; the oldest leave in front."""
+
+    def __init__(
+        self, slot: int, schema: SignalSchema, duration_ns: int, histories: Histories
+    ) -> None:
+        self._slot = slot
+        self._histories = histories
+        self._known = 0
+        """How much of what was noted is looked at."""
         self._schema = schema
         self._duration_ns = duration_ns
         """The longest window."""
         self._first = self._last = 0
         self._arrays: tuple[Int64, Float64, Int64] = _room(0)
-        self._noted: list[tuple[Int64, NDArray[Any]]] = []
-        self._decided: int | None = None
         self._overflown = 0
 
     @property
@@ -60,27 +148,26 @@ class History:
         self._settle()
         return self._arrays[2][self._first : self._last]
 
-    def note(self, time: Int64, raw: NDArray[Any]) -> None:
-        """Add samples, valid or not, that are not older than those before."""
-        self._noted.append((time, raw))
-
-    def decided(self, time: int) -> None:
-        """No window before `time` is looked at any more."""
-        self._decided = time
-        if len(self._noted) >= _MAX_NOTED:
-            self._settle()
-            self._forget(time)
+    def catch_up(self, time: int) -> None:
+        """Look at all that was noted; forget what no window after `time` can see."""
+        self._settle()
+        self._forget(time)
 
     def _settle(self) -> None:
-        if not self._noted:
+        histories = self._histories
+        if self._known == histories.noted:
             return
-        noted, self._noted = self._noted, []
-        time = np.concatenate([t for t, _ in noted])
-        raw = np.concatenate([r for _, r in noted])
+        new = histories.since(self._known)
+        found = [piece for noted in new if (piece := noted.of(self._slot)) is not None]
+        self._known = histories.noted
+        if not found:
+            return
+        time = np.concatenate([t for t, _ in found])
+        raw = as_kind(np.concatenate([r for _, r in found]), self._schema)
         values = values_of(self._schema, raw)
         valid = ~np.isnan(values)
-        if self._decided is not None:
-            self._forget(self._decided)
+        if histories.decided_until is not None:
+            self._forget(histories.decided_until)
         if valid.all():
             self.append(time, values, raw)
         else:
@@ -177,6 +264,13 @@ class History:
 
 
 Name = Literal["min", "max", "mean", "count", "delta", "rate"]
+
+
+def as_kind(raw: NDArray[Any], schema: SignalSchema) -> NDArray[Any]:
+    """Raw values as they are held, as numbers of the signal's own kind (float32 as float64)."""
+    if schema.kind == "int64":
+        return raw
+    return raw.view("float64" if schema.kind == "float32" else schema.kind)
 
 
 def values_of(schema: SignalSchema, raw: NDArray[Any], physical: Float64 | None = None) -> Float64:
