@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
 
-.PHONY: help demo test check format test-system test-vm test-slow bench package clean
+.PHONY: help demo test check format test-system test-vm test-slow bench package deb clean
 
 help:
 	@echo 'make demo                  the whole path on one machine: virtual vehicles, agent, cloud (1 min)'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-slow             hours or hundreds of rounds'
 	@echo 'make bench                 the benchmarks: ratios, each from one run'
 	@echo 'make package               wheel and sdist in dist/'
+	@echo 'make deb                   packages for Debian 12 and Ubuntu 24.04 in dist/'
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or later with venv and pip was found.'; \
@@ -75,6 +76,10 @@ bench: $(STAMP)
 
 package: $(STAMP)
 	@$(BIN)/python -m build --quiet
+
+# TARGETS names some of them, such as deb12-amd64.
+deb: $(STAMP)
+	@$(BIN)/python -m deb $(TARGETS)
 
 clean:
 	rm -rf $(VENV) .vm dist build .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

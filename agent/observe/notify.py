@@ -3,11 +3,19 @@
 import os
 import socket
 from collections.abc import Mapping
+from typing import Final
+
+_OURS: Final = {
+    name: os.environ.pop(name)
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    if name in os.environ
+}
+"""Taken out of the environment: a program that this one starts must not speak for it."""
 
 
-def notify(message: str, environment: Mapping[str, str] | None = None) -> bool:
+def notify(message: str, environment: Mapping[str, str] = _OURS) -> bool:
     """Tell systemd, such as `READY=1`; False where nobody listens."""
-    address = (os.environ if environment is None else environment).get("NOTIFY_SOCKET", "")
+    address = environment.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
     if address.startswith("@"):
@@ -21,7 +29,7 @@ def notify(message: str, environment: Mapping[str, str] | None = None) -> bool:
     return True
 
 
-def watchdog_interval_s(environment: Mapping[str, str] | None = None) -> float | None:
+def watchdog_interval_s(environment: Mapping[str, str] = _OURS) -> float | None:
     """Half of what systemd allows between two `WATCHDOG=1`; None without a watchdog."""
-    value = (os.environ if environment is None else environment).get("WATCHDOG_USEC", "")
+    value = environment.get("WATCHDOG_USEC", "")
     return int(value) / 2e6 if value.isdigit() and int(value) else None

@@ -36,7 +36,10 @@ class RealFileSystem:
     """The kernel's."""
 
     def make_folder(self, path: Path) -> None:
+        new = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(parents=True, exist_ok=True, mode=0o750)
+        for each in reversed(new):
+            _give(each)
 
     def names(self, path: Path) -> list[str]:
         return sorted(entry.name for entry in path.iterdir())
@@ -57,7 +60,9 @@ class RealFileSystem:
             return file.read(size)
 
     def create(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        _give(path)
+        return handle
 
     def reserve(self, handle: int, size: int) -> None:
         """Set space aside, so that appending changes no metadata; no matter where that fails."""
@@ -108,7 +113,10 @@ class RealFileSystem:
     def lock(self, path: Path) -> int:
         """Take the lock for as long as the handle is open; BlockingIOError where it is taken."""
         try:
+            new = not path.exists()
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            if new:
+                _give(path)
         except OSError as e:
             if e.errno != errno.EROFS:
                 raise
@@ -120,6 +128,13 @@ class RealFileSystem:
             os.close(handle)
             raise
         return handle
+
+
+def _give(path: Path) -> None:
+    """What root makes belongs to whom its folder belongs to: the agent is another user."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def replace_durably(fs: FileSystem, path: Path, data: bytes) -> None:
