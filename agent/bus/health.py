@@ -8,7 +8,7 @@ gets one line when trouble begins and one when it has been quiet for ten seconds
 import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from agent.blocks import FrameBlock, SignalTable
 from agent.bus import errorframes
@@ -65,6 +65,18 @@ class BusHealth:
     def dropped(self) -> int:
         """Frames that the kernel had and did not give."""
         return self.drops.total + self.losses.total
+
+    def status(self) -> dict[str, Any]:
+        """What the status tells of it."""
+        known = self.controller
+        told = {"transmit_errors": known.transmit_errors, "receive_errors": known.receive_errors}
+        return {
+            "controller": known.state.name.lower(),
+            **{name: count for name, count in told.items() if count != NOT_TOLD},
+            "load_percent": self.load_percent,
+            "error_frames": known.error_frames,
+            "last_error": known.last_error,
+        }
 
     def take(self, block: FrameBlock) -> None:
         """Count the bits of a block, and follow its error frames."""

@@ -18,7 +18,8 @@ The count comes with frames, and is asked for every second and before closing; i
 and begins at zero for each socket. What was lost before, in the controller's memory or the kernel's
 queue (net.core.netdev_max_backlog), is in the interface's statistics, which are read every second:
 an overflow of a controller counts as one there however many frames it cost, and a frame counts
-whether the filters would have let it pass or not.
+whether the filters would have let it pass or not. While filters are set, what they hide is found
+there too, about: `filtered` (see `agent.bus.hidden`).
 
 The socket cannot send: see `agent.bus.canraw`.
 """
@@ -43,8 +44,9 @@ from agent.bus.canraw import (
     pack_filters,
 )
 from agent.bus.early import EarlyFrames
-from agent.bus.errorframes import NOT_TOLD, Controller
+from agent.bus.errorframes import Controller
 from agent.bus.health import BusHealth
+from agent.bus.hidden import HiddenCounter, ReadTraffic, read_traffic
 from agent.bus.interfaces import Links, SystemLinks, Watch
 from agent.bus.linkmessage import LinkInfo
 from agent.bus.ring import Messages
@@ -89,6 +91,7 @@ class SocketCanSource:
         early: a socket that was opened before, and what came so far.
         clock: the seam to time.
         links: the seam to the kernel's interfaces.
+        traffic: the seam to their counts of frames.
         open_socket: the seam to the bus.
 
     Raises:
@@ -110,6 +113,7 @@ class SocketCanSource:
         early: EarlyFrames | None = None,
         clock: Clock | None = None,
         links: Links | None = None,
+        traffic: ReadTraffic = read_traffic,
         open_socket: OpenSocket | None = None,
     ) -> None:
         pack_filters(filters)
@@ -130,6 +134,7 @@ class SocketCanSource:
         self._links = links or SystemLinks()
         self._open_socket = open_socket or self._open_can
         self._health = BusHealth(bus, bitrate)
+        self._hidden = HiddenCounter(interface, traffic, wanted=filters is not None)
         self._lock = threading.Lock()  # of the socket, for `set_filters`
         self._socket: MessageSocket | None = None
         self._watch: Watch | None = None
@@ -154,26 +159,18 @@ class SocketCanSource:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """As `Source.counts`: `dropped`, `bad_lines`, `clamped`."""
+        """As `Source.counts`: `dropped`, `filtered`, `bad_lines`, `clamped`."""
         return {
             "dropped": self._health.dropped,
+            "filtered": self._hidden.total,
             "bad_lines": self._health.bad,
             "clamped": self._clamped,
         }
 
     def status(self) -> dict[str, Any]:
         """What the status tells of it: the controller, the kernel's buffer."""
-        known = self.controller
-        told = {"transmit_errors": known.transmit_errors, "receive_errors": known.receive_errors}
-        return {
-            "controller": known.state.name.lower(),
-            **{name: count for name, count in told.items() if count != NOT_TOLD},
-            "load_percent": self._health.load_percent,
-            "error_frames": known.error_frames,
-            "last_error": known.last_error,
-            "listen_only": self.listen_only,
-            "buffer_bytes": self.buffer_bytes,
-        }
+        told = {"listen_only": self.listen_only, "buffer_bytes": self.buffer_bytes}
+        return self._health.status() | told
 
     def set_filters(self, filters: Filters | None) -> None:
         """Change what passes, also while reading. From any thread.
@@ -184,6 +181,7 @@ class SocketCanSource:
         pack_filters(filters)
         with self._lock:
             self._filters = filters
+            self._hidden.wanted = filters is not None
             if self._socket is not None:
                 # An interface that has just gone refuses them; the next socket has them.
                 with contextlib.suppress(BusError):
@@ -301,6 +299,7 @@ class SocketCanSource:
         block = FrameBlock(self.bus, times, frames.id, frames.length, frames.flags, frames.data)
         self._deliver(block)
         self._health.take(block)
+        self._hidden.take(block)
 
     # -- the link ----------------------------------------------------------------------------
 
@@ -344,6 +343,7 @@ class SocketCanSource:
         if info is not None:
             self.listen_only = info.listen_only
             self._health.link(info)
+            self._hidden.kind = info.kind
             self._take_up(info)
 
     def _take_up(self, info: LinkInfo | None) -> None:
@@ -417,16 +417,17 @@ class SocketCanSource:
         self._stamps = KernelStamps(*opened.opened, last=self._stamps.last)
         self._health.drops.begin()
         self._health.losses.begin()
-        self._ask_drops()
+        # Early frames are not read yet: there the first comparison is the first second's.
+        self._ask_losses(opened, self._hidden.ask(opened.index) if self._early is None else None)
         self.buffer_bytes = opened.buffer_bytes
         self._read_at = opened.read_at
         self._register()
 
     def _adopt(self, early: EarlyFrames) -> None:
-        self._early = None
         with self._lock:
             self._socket = early.socket
         self._begin(early.socket)
+        self._early = None
         if self._filters is not None:
             self.set_filters(self._filters)
         for messages in early.captured:
@@ -437,6 +438,7 @@ class SocketCanSource:
         """Take what is left in the kernel and its last count of drops, and close."""
         if (opened := self._socket) is None:
             return
+        carried = self._hidden.ask(opened.index)
         for _ in range(_CALLS_A_TURN):
             if not opened.room:
                 self._flush(opened)
@@ -448,7 +450,8 @@ class SocketCanSource:
             if opened.emptied:
                 break
         self._flush(opened)
-        self._ask_drops()
+        self._ask_losses(opened, carried)
+        self._hidden.end()
         with self._lock:
             self._socket = None
         opened.close()
@@ -466,9 +469,13 @@ class SocketCanSource:
 
     def _tick(self) -> None:
         now = self._clock.boot()
-        if (opened := self._socket) is not None:
+        opened = self._socket
+        carried = None if opened is None else self._hidden.ask(opened.index)
+        if opened is not None and self._hidden.counting:
+            self._read(opened)
+        if opened is not None and opened is self._socket:
             self._flush(opened)
-        self._ask_drops()
+            self._ask_losses(opened, carried)
         seconds = (now - self._tick_at + _TICK_NS) / SECOND
         # Frames that a filter hides are on the bus all the same.
         whole = self._filters is None and self.state == "reading"
@@ -480,13 +487,13 @@ class SocketCanSource:
         elif self.state != "reading":
             self._look()
 
-    def _ask_drops(self) -> None:
-        if self._socket is None:
-            return
-        if (drops := self._socket.drops()) is not None:
+    def _ask_losses(self, opened: MessageSocket, carried: int | None) -> None:
+        """Ask what did not come. `carried`: by the interface, until before all was read."""
+        if (drops := opened.drops()) is not None:
             self._health.drops.tell(drops)
         if (lost := self._links.lost(self.interface)) is not None:
             self._health.losses.tell(lost)
+        self._hidden.compare(carried, self._health.dropped + self._health.bad)
 
 
 def _nowhere(_block: FrameBlock | SignalTable) -> None:

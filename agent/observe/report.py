@@ -48,6 +48,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "bus": (
         "received",
         "dropped",
+        "filtered",
         "queued",
         "decoded",
         "remote",
@@ -70,7 +71,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
         "quarantined",
     ),
 }
-_WHERE_USED = frozenset({"made", "folded", "outside", "masked", "held", "events"})
+_WHERE_USED = frozenset({"filtered", "made", "folded", "outside", "masked", "held", "events"})
 """Columns that are left out where they are zero throughout."""
 _UNITS = {"bus": "frames", "campaign": "samples", "uplink": "samples"}
 

@@ -230,7 +230,12 @@ def test_frames_come_as_blocks_in_their_order_with_their_times(plug: Plug) -> No
     assert (np.diff(times) >= 0).all()
     assert begin - 2_000_000 <= times[0] <= times[-1] <= clock.boot()
     assert all(block.clock == "boot" and block.bus == "powertrain" for block in bus.blocks())
-    assert bus.source.counts == {"dropped": 0, "bad_lines": 0, "clamped": 0}
+    assert bus.source.counts == {
+        "dropped": 0,
+        "filtered": 0,
+        "bad_lines": 0,
+        "clamped": 0,
+    }
     assert bus.source.state == "ended"
 
 
@@ -584,7 +589,12 @@ def test_frames_that_came_before_the_source_come_first(plug: Plug) -> None:
     bus.stop()
 
     assert bus.frames() == list(range(300))
-    assert bus.source.counts == {"dropped": 0, "bad_lines": 0, "clamped": 0}
+    assert bus.source.counts == {
+        "dropped": 0,
+        "filtered": 0,
+        "bad_lines": 0,
+        "clamped": 0,
+    }
 
 
 def test_an_early_socket_of_an_interface_that_has_gone_is_emptied_and_closed(plug: Plug) -> None:

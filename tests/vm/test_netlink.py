@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import termios
+import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
@@ -20,7 +21,9 @@ from typing import Any, Final
 
 import pytest
 
+from agent.blocks import ERROR, FrameBlock, SignalTable
 from agent.bus.netlink import LinkEvent, LinkInfo, LinkWatch, link, links
+from agent.bus.socketcan import SocketCanSource
 from tests.vm.guest import Guest
 from tests.vm.links import Links
 
@@ -182,6 +185,13 @@ class Adapter:
             os.write(self._wire, line + b"\r")
             reader.recv(16)
 
+    def hears(self, line: bytes) -> None:
+        """Wait until the kernel has told it this line."""
+        told = b""
+        while not told.endswith(line + b"\r"):
+            assert select.select([self._wire], [], [], 20)[0], told
+            told += os.read(self._wire, 1024)
+
     def unplug(self) -> None:
         for descriptor in (self._wire, self._line):
             os.close(descriptor)
@@ -254,6 +264,48 @@ class TestController:
 
         assert gone.name == adapter.name
         assert link(adapter.name) is None
+
+    def test_what_filters_hide_on_it_is_counted_also_of_what_this_computer_sends(
+        self, adapter: Adapter
+    ) -> None:
+        adapter.start()
+        source = SocketCanSource("powertrain", adapter.name, filters=[(0x123, 0x7FF)])
+        delivered: list[FrameBlock | SignalTable] = []
+        stop = threading.Event()
+        thread = threading.Thread(target=source.run, args=(delivered.append, stop), daemon=True)
+        thread.start()
+        _until(lambda: source.state == "reading")
+
+        for line in (b"t1230", b"t1240", b"t1250", b"t1260", b"sw100002"):
+            adapter.says(line)
+        with socket.socket(socket.AF_CAN, socket.SOCK_RAW, socket.CAN_RAW) as sender:
+            sender.bind((adapter.name,))
+            for identifier in (0x123, 0x124, 0x125):
+                sender.send(struct.pack("=IB3x8s", identifier, 0, bytes(8)))
+                adapter.hears(f"t{identifier:X}0".encode("ascii"))
+        _until(lambda: _sent(adapter.name) == 3)
+        stop.set()
+        thread.join(20)
+
+        seen = [i for each in delivered if isinstance(each, FrameBlock) for i in each.id.tolist()]
+        assert [i for i in seen if not i & ERROR] == [0x123, 0x123]
+        assert len(seen) == 3, "an error frame passes, and is not among what the interface counts"
+        assert source.counts["filtered"] == 3 + 2
+
+
+def _sent(name: str) -> int:
+    statistics = asked(name).statistics
+    assert statistics is not None
+    return statistics.tx_packets
+
+
+def _until(true: Callable[[], bool]) -> None:
+    moment = threading.Event()
+    for _ in range(2_000):
+        if true():
+            return
+        moment.wait(0.01)
+    raise AssertionError("it did not come about")
 
 
 SANDBOXED: Final = """

@@ -176,7 +176,12 @@ def test_frames_of_every_kind_are_received_exactly(vcan: Links, read: Read) -> N
     ]
     assert reading.rows("State") == [0, 1]
     assert reading.rows("TransmitErrors")[-1] == 100
-    assert reading.source.counts == {"dropped": 0, "bad_lines": 0, "clamped": 0}
+    assert reading.source.counts == {
+        "dropped": 0,
+        "filtered": 0,
+        "bad_lines": 0,
+        "clamped": 0,
+    }
 
 
 def test_a_classic_block_is_eight_bytes_wide(vcan: Links, read: Read) -> None:
@@ -210,7 +215,12 @@ def test_eight_buses_at_once_each_with_every_frame(vcan: Links, read: Read) -> N
         reading.stop()
         assert reading.numbers() == list(range(rounds * a_round))
         assert reading.times() == sorted(reading.times())
-        assert reading.source.counts == {"dropped": 0, "bad_lines": 0, "clamped": 0}
+        assert reading.source.counts == {
+            "dropped": 0,
+            "filtered": 0,
+            "bad_lines": 0,
+            "clamped": 0,
+        }
 
 
 class TestFilters:
@@ -287,6 +297,69 @@ class TestFilters:
         reading.stop()
 
         assert reading.numbers() == list(range(2000))
+
+    def test_what_they_hide_is_counted_to_the_frame(self, vcan: Links, read: Read) -> None:
+        name = vcan()
+        witness = Witness(name)
+        reading = read(name, filters=[(0x100, 0x700)]).start()
+        error = classic(0x40 | ERROR, bytes(8))
+        parts, a_part = 70, 0x100
+        with Sender(name) as sender, Sender(name) as other:
+            for part in range(parts):
+                sender.send_many(Prepared(numbered(a_part, part * a_part)))
+                other.send(classic(0x123), classic(0x223, bytes(8)), fd(0x323, bytes(64)), error)
+                witness.hears((part + 1) * (a_part + 4))
+        reading.stop()
+        witness.close()
+
+        assert reading.count() == parts // 7 * a_part + parts * 2
+        assert reading.source.counts["dropped"] == 0
+        assert reading.source.counts["filtered"] == parts * (a_part + 4) - reading.count()
+
+    def test_all_frames_add_up_also_where_some_are_lost(self, vcan: Links, read: Read) -> None:
+        name = vcan()
+        reading = read(name, filters=[(0x100, 0x700)], receive_buffer_bytes=10_000).start()
+        with Sender(name) as sender:
+            for part in range(50):
+                sender.send_many(Prepared(numbered(0x700, part * 0x700)))
+        wait_until(lambda: reading.source.counts["filtered"] > 0)
+        reading.stop()
+
+        counts = reading.source.counts
+        assert counts["dropped"] > 0
+        assert reading.count() + counts["dropped"] + counts["filtered"] == 50 * 0x700
+
+    def test_nothing_is_hidden_where_everything_passes(self, vcan: Links, read: Read) -> None:
+        name = vcan()
+        reading = read(name, filters=[(0, 0)]).start()
+        load = Load(name)
+        load.start()
+        wait_until(lambda: len(reading.blocks()) >= 6)  # some seconds
+        load.end()
+        reading.stop()
+
+        assert reading.count() == load.sent
+        assert reading.source.counts["filtered"] == 0
+
+    def test_what_they_hide_is_counted_while_the_interface_comes_and_goes(
+        self, vcan: Links, read: Read
+    ) -> None:
+        name = vcan()
+        reading = read(name, filters=[]).start()
+        hidden = 0
+        for change, back in ((vcan.down, vcan.up), (vcan.remove, vcan.add)) * 2:
+            with Sender(name) as sender:
+                sender.send_many(Prepared(numbered(200)))
+            hidden += 200
+            wait_until(lambda hidden=hidden: reading.source.counts["filtered"] == hidden)  # type: ignore[misc]
+            change(name)
+            wait_until(lambda: reading.source.state.startswith("waiting: "))
+            back(name)
+            wait_until(lambda: reading.source.state == "reading")
+        reading.stop()
+
+        assert reading.count() == 0
+        assert reading.source.counts["filtered"] == hidden
 
 
 def _taken(opened: CanSocket) -> int:
@@ -465,7 +538,12 @@ class TestInterfaces:
         assert reading.numbers() == list(range(610)), "also what waited when it was taken away"
         assert reading.rows("State") == [0, 4, 0, 4, 0, 4, 0]
         assert steady.numbers() == list(range(load.sent))
-        assert steady.source.counts == {"dropped": 0, "bad_lines": 0, "clamped": 0}
+        assert steady.source.counts == {
+            "dropped": 0,
+            "filtered": 0,
+            "bad_lines": 0,
+            "clamped": 0,
+        }
 
     def test_missing_at_the_start(self, vcan: Links, read: Read) -> None:
         name = vcan()
@@ -627,7 +705,12 @@ def test_an_early_socket_loses_nothing_while_the_rest_is_imported(vcan: Links, r
     reading.stop()
 
     assert reading.numbers() == list(range(1050))
-    assert reading.source.counts == {"dropped": 0, "bad_lines": 0, "clamped": 0}
+    assert reading.source.counts == {
+        "dropped": 0,
+        "filtered": 0,
+        "bad_lines": 0,
+        "clamped": 0,
+    }
 
 
 def test_the_buffer_that_was_granted_is_told(vcan: Links, read: Read) -> None:
