@@ -12,13 +12,12 @@ time):
 
 `made` are the aggregates into which samples were `folded`; `outside` came while a campaign did not
 collect (its condition, its days), `masked` what its privacy profile leaves out. `dropped` is what
-the kernel had or should have had: what did not fit into the socket's buffer, and
-what the interface says it lost before; what the kernel's filters hid is `filtered`, beside the sum:
-`received + filtered` is about what was on the bus. `queued` (read and not yet decoded), `held` (not decided, or
-before a trigger), `memory` (kept and not yet durable) and `waiting` are levels; at the end of a run
-`queued` and `memory` are 0. `found` is what
-earlier runs left in the spool, `resent` what was acknowledged and waits again, because a receiver
-asked for it. All other names only grow.
+the kernel had or should have had: what did not fit into the socket's buffer, and what the interface
+says it lost before. What the kernel's filters hid is `filtered`, beside the sum: with `received` it
+is about what was on the bus. `queued` (read and not yet decoded), `held` (not decided, or before a
+trigger), `memory` (kept and not yet durable) and `waiting` are levels; at the end of a run `queued`
+and `memory` are 0. `found` is what earlier runs left in the spool, `resent` what was acknowledged
+and waits again, because a receiver asked for it. All other names only grow.
 
 One call of `add` changes all its counters at once, so a snapshot taken at any moment closes too.
 """
