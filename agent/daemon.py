@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
-from agent.blocks import Kept
+from agent.blocks import Event, Kept
 from agent.bus.early import EarlyFrames
 from agent.bus.factory import Surroundings, sources_of
 from agent.clock import SECOND, BootNs, Clock, SystemClock
@@ -44,6 +44,7 @@ from agent.signals.filters import MOST
 from agent.spending import Spending
 from agent.spool.positions import Positions
 from agent.spool.store import SpoolStore, StreamKey
+from agent.telling import Telling
 from agent.uplink.budget import RetryBudget
 from agent.uplink.meter import Meter
 from agent.uplink.sender import Sender, Senders
@@ -85,6 +86,7 @@ class Daemon:
         self._device = device
         self._clock = clock or SystemClock()
         self._began = self._clock.boot()
+        self._reports = StreamKey("report", tuple(sorted(uplink.name for uplink in device.uplink)))
         self.ledger = Ledger()
         self._by_uplink: dict[str, Sender] = {}
         self._store = SpoolStore(
@@ -138,6 +140,7 @@ class Daemon:
         )
         self._spending = Spending(plan, self._meter, self._clock, self._pipeline, self._decoder)
         self._memories = Memories(Path(device.state_dir), self._clock.boot_id)
+        self._telling = Telling(device, self._clock, self.status, self._report)
         self._updates = self._make_updates(bundles)
         self._stop = threading.Event()
         self._switching = asyncio.Lock()
@@ -287,7 +290,10 @@ class Daemon:
         if self._updates is not None:
             commands["ota"] = self._updates.command
         try:
-            async with StatusServer(Path(self._device.socket), commands):
+            async with (
+                StatusServer(Path(self._device.socket), commands),
+                self._telling.at_work(),
+            ):
                 self._decoder.start()
                 for _, intake in self._intakes:
                     intake.start()
@@ -319,6 +325,11 @@ class Daemon:
         if self._updates is not None:
             self._updates.end(self._failed)
         return 1 if self._failed else 0
+
+    def _report(self, event: dict[str, Any]) -> None:
+        """Something of the agent itself, for every uplink; whatever the plan says."""
+        self._store.open([self._reports])
+        self._store.add({self._reports: [Event(event)]})
 
     async def _resend(self, uplink: str, first: str, last: str = "") -> dict[str, Any]:
         """The command `resend`: kept batches from `first` to `last` go once more."""
@@ -503,6 +514,7 @@ class Daemon:
             "ota": self._updates.status() if self._updates is not None else None,
             "ledger": counts,
             "differences": differences(counts),
+            **self._telling.status(),
         }
 
 

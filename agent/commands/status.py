@@ -15,7 +15,8 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "status",
         help="ask a running agent how it is",
         description="Ask a running agent over its local socket: buses, uplinks, why something "
-        "waits, and the ledger. Exit status 1 where the ledger does not close or no agent answers.",
+        "waits, and the ledger. Exit status 1 where something has to be seen to, which is told at "
+        "the end, or where no agent answers.",
     )
     add_where(parser)
     parser.add_argument("--watch", action="store_true", help="show it again each second")
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         AgentError: no agent answers.
     """
+    from agent.observe.health import healthy
     from agent.observe.socket import ask
 
     path = socket_of(args)
@@ -53,11 +55,12 @@ def run(args: argparse.Namespace) -> int:
         status = ask(path, "status")
         _show(status, as_json=args.json, again=args.watch)
         if not args.watch:
-            return 1 if status["differences"] else 0
+            return 1 if healthy(status) else 0
         time.sleep(1)
 
 
 def _show(status: dict[str, Any], *, as_json: bool, again: bool) -> None:
+    from agent.observe.health import healthy
     from agent.observe.report import status_lines
 
     if as_json:
@@ -67,3 +70,5 @@ def _show(status: dict[str, Any], *, as_json: bool, again: bool) -> None:
         print("\x1b[H\x1b[2J", end="")
     for line in status_lines(status):
         print(line)
+    for problem in healthy(status):
+        print(f"problem: {problem}")

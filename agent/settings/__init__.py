@@ -23,6 +23,7 @@ from agent.settings.buses import (
     SocketCanBus,
 )
 from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
+from agent.settings.metrics import Metrics
 from agent.settings.ota import Ota
 from agent.settings.plan import (
     Budget,
@@ -62,6 +63,7 @@ __all__ = [
     "Ignition",
     "Lane",
     "Link",
+    "Metrics",
     "Name",
     "Ota",
     "Plan",

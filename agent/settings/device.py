@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from agent.settings.buses import Bus
+from agent.settings.metrics import Metrics
 from agent.settings.ota import Ota
 from agent.settings.types import Name, described
 
@@ -210,6 +211,9 @@ class Device(Struct, kw_only=True, forbid_unknown_fields=True):
     )
     batch: Annotated[Batch, described("How samples are packed.")] = msgspec.field(
         default_factory=Batch
+    )
+    metrics: Annotated[Metrics, described("The agent's figures over HTTP, for a Prometheus.")] = (
+        msgspec.field(default_factory=Metrics)
     )
     ota: Annotated[
         Ota | None, described("Plans over the air; without it the plan above is all there is.")

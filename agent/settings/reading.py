@@ -16,6 +16,7 @@ from agent.errors import ConfigError
 from agent.settings.buses import AnyBus, Bus, GnssBus, RecordingBus, SocketCanBus
 from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
 from agent.settings.diagnostics import Obd, ObdDtc, Uds, UdsDid, UdsDtc, UdsField
+from agent.settings.metrics import Metrics, address_of
 from agent.settings.ota import Ota
 from agent.settings.plan import (
     Budget,
@@ -89,6 +90,8 @@ def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Dev
         for key in _FILES_OF_OTA:
             setattr(device.ota, key, _secret(base, getattr(device.ota, key), environment))
     device.link.file = _beside(base, device.link.file)
+    if "/" in device.metrics.listen:
+        device.metrics.listen = _beside(base, device.metrics.listen)
     device.plan = _beside(base, device.plan)
     state = device.state_dir or environment.get("STATE_DIRECTORY", "").split(":")[0]
     if not state:
@@ -120,6 +123,10 @@ def _together(path: Path, device: Device) -> None:
                 f'{path}: uplink "{uplink.name}": "client_key_file" is of no use without '
                 '"client_cert_file"'
             )
+    try:
+        address_of(device.metrics)
+    except ConfigError as e:
+        raise ConfigError(f"{path}: [metrics]: {e}") from e
     link = device.link
     for key, value in (("file", bool(link.file)), ("command", bool(link.command))):
         if (link.metered == key) != value:
@@ -293,6 +300,7 @@ _TABLES: Mapping[str, type[Struct]] = {
     "spool": Spool,
     "batch": Batch,
     "ignition": Ignition,
+    "metrics": Metrics,
     "ota": Ota,
     "gpio": Gpio,
     "obd": Obd,

@@ -33,6 +33,8 @@ log = logging.getLogger("edge_agent.spool")
 
 _BACKLOG_AGE_S = 900.0
 """While no uplink of a stream takes anything, its batches grow to full size, up to this age."""
+_REPORT_AGE_S = 600.0
+"""Records of how the agent is come once a minute: each by itself would cost seven times as much."""
 _RETRY_S = 1.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 QUARANTINE_FILES = 100
@@ -322,7 +324,8 @@ class SpoolStore:
         if hurry or stream.full:
             return True
         age_s = (self._clock.boot() - stream.since) / SECOND
-        if age_s < self._batch.seal_after_s:
+        least_s = _REPORT_AGE_S if stream.patient else 0.0
+        if age_s < max(self._batch.seal_after_s, least_s):
             return False
         return age_s >= _BACKLOG_AGE_S or any(map(self._takes, stream.key.uplinks))
 
@@ -417,6 +420,7 @@ class SpoolStore:
             "run": self.folder.run,
             "trouble": self.trouble,
             "memory_bytes": self._memory.nbytes,
+            "quota_bytes": self._settings.quota_mb << 20,
             "lanes": {uplink: box.status() for uplink, box in self.outboxes.items()},
             "open": {s.key.name: told for s in streams if (told := s.status()) is not None},
             "durable": {

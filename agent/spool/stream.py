@@ -154,6 +154,14 @@ class Stream:
         return self._open is not None and self._open.complete
 
     @property
+    def patient(self) -> bool:
+        """Whether nobody waits for that batch: it only says now and then how the agent is."""
+        batch = self._open
+        if batch is None or self.key.lane != "report":
+            return False
+        return not (batch.samples or batch.complete or batch.tombstones)
+
+    @property
     def since(self) -> BootNs:
         """When that batch was begun; now where there is none."""
         return self._around.clock.boot() if self._open is None else self._open.born.boot
