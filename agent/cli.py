@@ -17,6 +17,7 @@ from agent.commands import (
     cloud,
     dbc,
     decode,
+    doctor,
     enrol,
     estimate,
     key,
@@ -32,7 +33,7 @@ from agent.commands import (
 from agent.errors import AgentError, ConfigError
 
 _COMMANDS = (
-    *(run, check, status, reload, key, enrol),
+    *(run, check, status, doctor, reload, key, enrol),
     *(decode, estimate, plan, ota, dbc, batch, spool),
     *(cloud, simulate, replay),
 )

@@ -142,9 +142,13 @@ class _Early:
 
 
 def set_up_logging(level: str) -> None:
-    """Lines on standard error; below systemd with the priority in front (sd-daemon(3))."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Priority() if "JOURNAL_STREAM" in os.environ else _Plain())
+    """Entries of the journal below systemd, with fields; else lines on standard error."""
+    from agent.observe.journal import journal_handler
+
+    handler: logging.Handler | None = journal_handler()
+    if handler is None:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Priority() if "JOURNAL_STREAM" in os.environ else _Plain())
     root = logging.getLogger("edge_agent")
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -265,4 +265,4 @@ def _more(*lists: Sequence[Any]) -> int | None:
 
 def _rounded(value: object) -> int | None:
     known = number(value)
-    return None if known is None else round(known)
+    return None if known is None else number(round(known))

@@ -30,12 +30,12 @@ def mapped(value: object) -> Mapping[str, Any]:
 
 
 def number(value: object) -> float | None:
-    """An int stays one; True is 1; what is no finite number is None."""
+    """An int of 64 bits stays one; True is 1; what is no finite number is None."""
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return None
+    if isinstance(value, int):
+        return value if -(1 << 63) <= value < 1 << 63 else None
+    return value if isinstance(value, float) and math.isfinite(value) else None
 
 
 def first_word(state: object) -> str:
