@@ -34,13 +34,13 @@ from agent.ignition import Key, signal_of
 from agent.intake import Intake
 from agent.ledger import Ledger, differences
 from agent.memories import Memories
-from agent.observe.notify import notify, watchdog_interval_s
+from agent.observe.notify import feed_watchdog, notify
 from agent.observe.socket import Command, StatusServer
 from agent.ota import load_factory_plan
 from agent.pipeline import Pipeline, Prepared, headers, prepare
 from agent.recent import RecentFrames
-from agent.settings import Bus, Device, SocketCanBus
-from agent.signals.filters import MOST
+from agent.settings import Device, SocketCanBus
+from agent.signals.filters import union
 from agent.spending import Spending
 from agent.spool.positions import Positions
 from agent.spool.store import SpoolStore, StreamKey
@@ -130,7 +130,7 @@ class Daemon:
             self._clock,
             self._keep,
             self._key.note,
-            self._recent,
+            recent=self._recent,
         )
         self._decoder = DecodeThread(
             self._pipeline,
@@ -298,7 +298,7 @@ class Daemon:
                 for _, intake in self._intakes:
                     intake.start()
                 self._senders.start()
-                tasks.append(asyncio.create_task(self._watchdog()))
+                tasks.append(asyncio.create_task(feed_watchdog()))
                 tasks.append(asyncio.create_task(self._mind(stop)))
                 if self._updates is not None:
                     tasks.append(asyncio.create_task(self._updates.run()))
@@ -370,7 +370,7 @@ class Daemon:
             prepared = await asyncio.to_thread(self._prepare, plan, bundle)
             before = self._pipeline.prepared
             self._store.open([StreamKey(*where) for where in prepared.destinations])
-            self._set_filters(lambda bus: _union(before.filters(bus), prepared.filters(bus)))
+            self._set_filters(lambda bus: union(before.filters(bus), prepared.filters(bus)))
             done = self._decoder.switch(prepared)
             await _until_so(lambda: done.done() or not self._decoder.alive)
             if not done.done():
@@ -486,12 +486,6 @@ class Daemon:
         self._store.stop()
         log.info("stopped in %.2f s", time.monotonic() - began)
 
-    async def _watchdog(self) -> None:
-        interval = watchdog_interval_s()
-        while interval is not None:
-            notify("WATCHDOG=1")
-            await asyncio.sleep(interval)
-
     def status(self) -> dict[str, Any]:
         """Everything that the status socket tells."""
         for _, intake in self._intakes:
@@ -505,7 +499,9 @@ class Daemon:
             "uptime_s": round((self._clock.boot() - self._began) / SECOND, 3),
             "clock": self._clock.quality().name.lower(),
             "boot_id": self._clock.boot_id,
-            "buses": [intake.status(_kind(bus)) for bus, intake in self._intakes],
+            "buses": [
+                intake.status(str(type(bus).__struct_config__.tag)) for bus, intake in self._intakes
+            ],
             "ignition": self._key.status(),
             "link": self._meter.status(),
             "budget": self._spending.status(),
@@ -518,21 +514,7 @@ class Daemon:
         }
 
 
-def _union(
-    a: list[tuple[int, int]] | None, b: list[tuple[int, int]] | None
-) -> list[tuple[int, int]] | None:
-    """What passes one of two lists of filters; None lets everything pass."""
-    if a is None or b is None:
-        return None
-    both = sorted({*a, *b})
-    return both if len(both) <= MOST else None
-
-
 async def _until_so(condition: Callable[[], bool]) -> None:
     """Wait for what threads bring about: their counters set no event of this loop."""
     while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.05)
-
-
-def _kind(bus: Bus) -> str:
-    return str(type(bus).__struct_config__.tag)

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agent.blocks import Event, FrameBlock
 from agent.clock import Clock
 from agent.collect import Plan
 from agent.decoding import DecodeThread
+from agent.errors import ConfigError
 from agent.ledger import Ledger
 from agent.ota.judge import Reading, reading_of
 from agent.pipeline import Pipeline, Prepared
@@ -23,8 +24,35 @@ from agent.uplink.sender import Senders
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
+class Host(Protocol):
+    """What the daemon does for updates. In the event loop, but for `rehearsed`."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether another plan can follow; not when the agent stops."""
+        ...
+
+    def prepared(self) -> Prepared: ...
+    def rehearsed(self, plan: Plan) -> Prepared:
+        """A plan compiled, with a ledger of its own; in any thread."""
+        ...
+
+    def switch(self, plan: Plan, bundle: str, /) -> Awaitable[None]:
+        """Go on with a plan, and what its bundle is called; an AgentError: it cannot be."""
+        ...
+
+    def reading(self) -> Reading: ...
+    def frames(self) -> list[FrameBlock]: ...
+    def tell(self, event: dict[str, Any]) -> threading.Event:
+        """An event for the lane `report`; is set when it is durable."""
+        ...
+
+    async def fire(self, campaign: str, why: str) -> list[str]: ...
+    async def resend(self, uplink: str, first: str, last: str) -> int: ...
+
+
 class UpdateHost:
-    """The parts of a daemon, as `agent.updates` wants them. Belongs to the event loop."""
+    """A daemon as a host: its parts. Belongs to the event loop."""
 
     def __init__(
         self,
@@ -56,6 +84,11 @@ class UpdateHost:
         uplinks = tuple(sorted(sender.state["name"] for sender in senders.all))
         self._reports = StreamKey("report", uplinks)
 
+    @property
+    def alive(self) -> bool:
+        """Whether another plan can follow: not once the decode thread has ended."""
+        return self._decoder.alive
+
     def prepared(self) -> Prepared:
         return self._pipeline.prepared
 
@@ -72,10 +105,14 @@ class UpdateHost:
         """Begin events by request, between two blocks.
 
         Raises:
-            ConfigError: no campaign of that name has a trigger.
+            ConfigError: no campaign of that name has a trigger, or the agent stops.
         """
         done = self._decoder.between(lambda: self._pipeline.fire(campaign, why))
-        return list(await asyncio.wrap_future(done))
+        while not done.done() and self._decoder.alive:  # noqa: ASYNC110 - a thread sets no event
+            await asyncio.sleep(0.05)
+        if not done.done():
+            raise ConfigError("the agent stops: nothing can be fired any more")
+        return list(done.result())
 
     async def resend(self, uplink: str, first: str, last: str) -> int:
         """Send batches again that are still kept; gives how many.

@@ -129,6 +129,7 @@ class Pipeline:
         clock: Clock,
         keep: Keep,
         note: Note = lambda _tables: None,
+        *,
         recent: RecentFrames | None = None,
     ) -> None:
         """`keep` takes what is kept of a block, and how far recordings are read with it.

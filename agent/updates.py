@@ -2,9 +2,13 @@
 
 What is decided is decided elsewhere, and purely: `agent.ota.choice` says what is for this vehicle,
 `agent.ota.judge` whether it does well, `agent.ota.record` what is remembered. Here the steps are
-put in their order, each durable before the next (see `agent.ota`), and each told: what was
-accepted, refused, applied, committed or rolled back, with the reason, goes to every uplink as an
-event in the lane `report`. A report is in the record until the spool has it.
+put in their order, each durable before the next (see `agent.ota`), and each told (see
+`agent.chronicle`): what was accepted, refused, applied, committed or rolled back, and why.
+
+A bundle is refused for what it is, and for that alone: where the disk, the link or this program
+stand in its way, it is tried again later. At the end of the program nobody waits for what takes
+long (see `agent.apart`). A step that is cut short is gone on with at the next look, or start: what
+runs is brought to what the record says.
 """
 
 import asyncio
@@ -12,29 +16,28 @@ import contextlib
 import functools
 import logging
 import random as _random
-import secrets
-import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, ParamSpec, TypeVar
 
 from agent import __version__
-from agent.blocks import FrameBlock
+from agent.apart import apart
+from agent.chronicle import Chronicle, Step
 from agent.clock import SECOND, BootNs, Clock, WallNs, certain
 from agent.collect import Plan
-from agent.errors import AgentError, ConfigError, DatabaseError, UpdateError
+from agent.errors import AgentError, ConfigError, UpdateError
+from agent.host import Host
 from agent.ignition import signal_of
 from agent.ota import choice, listing
 from agent.ota import record as records
 from agent.ota.bundle import read
 from agent.ota.judge import SILENT, Judge, Limits, Reading, Verdict
-from agent.ota.record import Record, Report, What
-from agent.ota.start import forget_plans, load_bundle, load_current
+from agent.ota.record import Record, running
+from agent.ota.start import forget_plans, load_current, plan_of
 from agent.ota.store import Store
 from agent.ota.trusted import Looked
 from agent.ota.types import BundleId, Target
 from agent.ota.watch import Watch
-from agent.pipeline import Prepared
 from agent.rehearsal import Rehearsal, expectations, rehearse
 from agent.settings import Device, Ota, SocketCanBus
 
@@ -46,32 +49,12 @@ _SOON_S: Final = 60.0
 """The shortest time between two looks that somebody asks for over the network."""
 _CROWD_S: Final = 10.0
 """A whole fleet may be told at once: each vehicle waits for a part of this."""
-_DURABLE_S: Final = 5.0
 _SILENT_NS: Final = 3600 * SECOND
 """A plan that nobody has seen decode does not stay, but for buses that are silent for so long."""
 _JITTER: Final = 0.2
 
-
-Step = Callable[[Record], Record]
-
-
-class Host(Protocol):
-    """What the daemon does for updates. In the event loop, but for `rehearsed`."""
-
-    def prepared(self) -> Prepared: ...
-    def rehearsed(self, plan: Plan) -> Prepared:
-        """A plan compiled, with a ledger of its own; in any thread."""
-        ...
-
-    def switch(self, plan: Plan, bundle: str, /) -> Awaitable[None]: ...
-    def reading(self) -> Reading: ...
-    def frames(self) -> list[FrameBlock]: ...
-    def tell(self, event: dict[str, Any]) -> threading.Event:
-        """An event for the lane `report`; is set when it is durable."""
-        ...
-
-    async def fire(self, campaign: str, why: str) -> list[str]: ...
-    async def resend(self, uplink: str, first: str, last: str) -> int: ...
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class Updates:
@@ -91,6 +74,7 @@ class Updates:
         self._device = device
         self._settings = settings
         self._store = store
+        self._chronicle = Chronicle(store, clock, host.tell)
         self._clock = clock
         self._host = host
         self._random = random
@@ -99,12 +83,16 @@ class Updates:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._due = self._soonest = clock.boot()
+        self._nudged: BootNs | None = None
+        """When somebody on the network wants us to look."""
+        self._polled = False
+        """Whether somebody here does."""
         self._busy = asyncio.Lock()
         """Held while what runs changes, or is on trial."""
         self._back = ""
         """Why the trial under way is to be taken back; empty: it is not."""
-        self._unsaved: Record | None = None
-        """What holds already, and the disk has not taken yet."""
+        self._fetched: tuple[str, bytes] | None = None
+        """The last archive, until it is settled: it is not fetched twice."""
         self._state = "waiting"
         self._why = "not looked yet"
         self._trouble = ""
@@ -121,7 +109,7 @@ class Updates:
         while True:
             try:
                 await self._round()
-            except UpdateError as e:
+            except AgentError as e:
                 self._failures += 1
                 self._complain(str(e))
             except Exception:
@@ -130,14 +118,18 @@ class Updates:
             await self._rest()
 
     async def _round(self) -> None:
-        if not await asyncio.to_thread(self._save_late):
+        if not self._host.alive:
+            return
+        if not await asyncio.to_thread(self._chronicle.save_late):
+            self._failures += 1
             return  # the disk takes nothing; the store says so
-        await self._tell()
-        if (trial := self._store.record.trial) is not None:
-            async with self._busy:
+        await self._chronicle.tell()
+        async with self._busy:
+            await self._settle()
+            if (trial := self._chronicle.record.trial) is not None:
                 await self._trial(trial.bundle)
         await self._look()
-        await self._tell()
+        await self._chronicle.tell()
 
     async def _rest(self) -> None:
         """Until the next look is due, or somebody asks for one."""
@@ -148,12 +140,18 @@ class Updates:
         began = self._clock.boot()
         self._due = BootNs(began + round(every * SECOND))
         self._soonest = BootNs(began + round(min(every, _SOON_S) * SECOND))
-        self._changed.clear()
-        while (left := self._due - self._clock.boot()) > 0:
+        while not self._polled:
+            self._changed.clear()
+            due = self._due
+            if self._nudged is not None:
+                due = min(due, max(self._nudged, self._soonest))
+            if (left := due - self._clock.boot()) <= 0:
+                break
             # asyncio's clock stands still while the computer is suspended; boot time does not.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), min(left / SECOND, _SOON_S))
-            self._changed.clear()
+        # Who asks from now on asks for another look.
+        self._nudged, self._polled = None, False
 
     def nudge(self) -> None:
         """Somebody on the network says that a look is worth it: soon, and not too often."""
@@ -161,24 +159,13 @@ class Updates:
             self._loop.call_soon_threadsafe(self._ask, self._random() * _CROWD_S)
 
     def _ask(self, delay_s: float) -> None:
-        wanted = max(BootNs(self._clock.boot() + round(delay_s * SECOND)), self._soonest)
-        self._due = min(self._due, wanted)
+        wanted = BootNs(self._clock.boot() + round(delay_s * SECOND))
+        self._nudged = wanted if self._nudged is None else min(self._nudged, wanted)
         self._changed.set()
 
     def end(self, failed: Sequence[str]) -> None:
         """The process ends: in order, which is no fault of a trial, or by a defect."""
-        record = self._store.record
-        if record.trial is None:
-            return
-        try:
-            if failed:
-                words = f"the agent ended in its trial: {failed[0]}"
-                report = self._new("rolled back", record.trial.bundle, words)
-                self._store.save(records.reported(records.rejected(record, words), report))
-            else:
-                self._store.save(records.stopped(record))
-        except UpdateError as e:
-            log.warning("%s", e)
+        self._chronicle.end(failed)
 
     # -- a look ------------------------------------------------------------------------------
 
@@ -186,14 +173,15 @@ class Updates:
         """What the repository says now, and what follows from it."""
         self._state = "looking"
         try:
-            await self._follow(await asyncio.to_thread(self._watch.look))
+            await self._follow(await apart(self._watch.look))
         except UpdateError as e:
             self._failures += 1
             self._complain(str(e))
         else:
             self._failures = 0
             self._complain("")
-        self._state = "waiting"
+        finally:
+            self._state = "waiting"
 
     def _complain(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:
@@ -210,38 +198,33 @@ class Updates:
             self._findings = offers.findings
             for finding in offers.findings:
                 log.warning("%s", finding)
-        record = self._store.record
-        for request in choice.due(offers, self._identity, record.done, self._watch.reference):
+        groups = frozenset(self._settings.groups)
+        identity = choice.Identity(self._device.vehicle, groups, __version__)
+        record = self._chronicle.record
+        for request in choice.due(offers, identity, record.done, self._watch.reference):
             await self._fulfil(request)
         chosen = choice.choose(
             offers,
-            self._identity,
+            identity,
             current=record.current,
             rejected=[each.bundle.sha256 for each in record.rejected],
             pinned=record.pinned,
         )
-        match chosen:
-            case choice.Take(offer, why):
-                self._why = why
-                await self._take(looked.targets[offer.path], offer)
-            case choice.Leave(why):
-                self._why = why
-                async with self._busy:
-                    if (bundle := self._store.record.current) is not None:
-                        await self._leave(bundle, why, left=False)
-            case choice.Stay(why):
-                self._why = why
-
-    @property
-    def _identity(self) -> choice.Identity:
-        groups = frozenset(self._settings.groups)
-        return choice.Identity(self._device.vehicle, groups, __version__)
+        self._why = chosen.why
+        if isinstance(chosen, choice.Take):
+            await self._take(looked.targets[chosen.offer.path], chosen.offer)
+            return
+        self._fetched = None
+        if isinstance(chosen, choice.Leave):
+            async with self._busy:
+                if (bundle := self._chronicle.record.current) is not None:
+                    await self._leave(bundle, _to_factory, chosen.why)
 
     # -- requests ----------------------------------------------------------------------------
 
     async def _fulfil(self, request: listing.Request) -> None:
         """Do what was asked once. It is remembered first: a cut costs it, and never doubles it."""
-        await asyncio.to_thread(self._store.change, lambda r: records.done(r, request.id))
+        await self._chronicle.change(lambda record: records.done(record, request.id))
         try:
             if request.do == "fire":
                 fired = await self._host.fire(request.campaign, f"request {request.id}")
@@ -251,7 +234,7 @@ class Updates:
                 why = f"{request.id}: {n} batches are sent again"
         except AgentError as e:
             why = f"{request.id}: {e}"
-        await self._note(_as_it_is, "request", None, why)
+        await self._chronicle.note(_as_it_is, "request", None, why)
 
     # -- a bundle ----------------------------------------------------------------------------
 
@@ -259,37 +242,52 @@ class Updates:
         """Fetch what is offered, look at it, and try it."""
         bundle = offer.id
         self._state, self._why = "fetching", f"{bundle.title} is fetched"
-        data = await asyncio.to_thread(self._watch.download, target)
-        try:
-            await asyncio.to_thread(self._admit, data, bundle)
-            plan = await asyncio.to_thread(load_bundle, self._device, self._store, bundle)
-            signal_of(self._device.ignition, plan)
-        except (UpdateError, ConfigError, DatabaseError) as e:
-            await self._refuse(bundle, str(e))
+        if self._fetched is None or self._fetched[0] != bundle.sha256:
+            self._fetched = bundle.sha256, await apart(self._watch.download, target)
+            self._complain("")
+        data = self._fetched[1]
+        async with self._busy:  # who goes back meanwhile also removes what nothing names
+            plan = await self._examine(bundle, self._admit, data, bundle)
+        if plan is None:
             return
+        self._state, self._why = "rehearsing", f"{bundle.title} is rehearsed"
         before = [self._host.reading()]
         for _ in range(_BEFORE_S):
             await asyncio.sleep(1)
             before.append(self._host.reading())
-        self._state, self._why = "rehearsing", f"{bundle.title} is rehearsed"
-        rehearsal = await asyncio.to_thread(self._rehearse, plan)
-        if rehearsal.harm:
-            await self._refuse(bundle, rehearsal.harm)
+        rehearsal = await self._examine(bundle, self._rehearse, plan)
+        if rehearsal is None:
             return
         async with self._busy:
-            words = "; ".join(dict.fromkeys([rehearsal.summary, *rehearsal.findings]))
-            await self._note(lambda r: records.accepted(r, bundle), "accepted", bundle, words)
-            try:
-                await self._host.switch(plan, bundle.title)
-            except AgentError as e:
-                await self._return(bundle, str(e))
+            if self._chronicle.record.pinned or not self._host.alive:
                 return
-            await self._note(_as_it_is, "applied", bundle, "")
+            await asyncio.to_thread(self._store.keep, data, bundle.sha256)
+            words = "; ".join(dict.fromkeys([rehearsal.summary, *rehearsal.findings]))
+            step = functools.partial(records.accepted, bundle=bundle)
+            await self._chronicle.note(step, "accepted", bundle, words)
+            self._fetched = None
+            if not await self._switch(plan, bundle):
+                return
+            with contextlib.suppress(UpdateError):  # the disk; the trial is what counts
+                await self._chronicle.note(_as_it_is, "applied", bundle, "")
             await self._trial(bundle, before, rehearsal.expected)
 
-    def _admit(self, data: bytes, bundle: BundleId) -> None:
-        """Keep an archive whose manifest says what the repository says; in a thread."""
-        manifest = read(data).manifest
+    async def _examine(
+        self, bundle: BundleId, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _T | None:
+        """What a look at a bundle gives; None: by that it is refused."""
+        try:
+            return await apart(work, *args, **kwargs)
+        except OSError as e:
+            raise UpdateError(f"bundle {bundle.title} cannot be looked at now: {e}") from e
+        except Exception as e:  # noqa: BLE001 - whatever it is would end the agent at a start
+            await self._refuse(bundle, _words(e))
+            return None
+
+    def _admit(self, data: bytes, bundle: BundleId) -> Plan:
+        """The plan of an archive whose manifest says what the repository says; in a thread."""
+        found = read(data)
+        manifest = found.manifest
         if (manifest.name, manifest.version) != (bundle.name, bundle.version):
             raise UpdateError(
                 f"the repository calls it {bundle.title}, but its manifest says "
@@ -301,11 +299,13 @@ class Updates:
             raise UpdateError(
                 f"it needs agent {manifest.minimum_agent} or later; this one is {__version__}"
             )
-        self._store.keep(data, bundle.sha256)
+        plan = plan_of(self._device, found)
+        signal_of(self._device.ignition, plan)
+        return plan
 
     def _rehearse(self, plan: Plan) -> Rehearsal:
-        """In a thread, beside the run."""
-        return rehearse(
+        """In a thread, beside the run; an UpdateError: it does harm."""
+        found = rehearse(
             self._host.rehearsed(plan),
             self._host.prepared(),
             self._host.frames(),
@@ -316,12 +316,27 @@ class Updates:
             ],
             max_events_per_minute=self._settings.max_events_per_minute,
         )
+        if found.harm:
+            raise UpdateError(found.harm)
+        return found
 
     async def _refuse(self, bundle: BundleId, why: str) -> None:
         log.warning("bundle %s is refused: %s", bundle.title, why)
-        await self._note(lambda r: records.refused(r, bundle, why), "refused", bundle, why)
+        step = functools.partial(records.refused, bundle=bundle, why=why)
+        await self._chronicle.note(step, "refused", bundle, why)
+        self._fetched = None
         self._why = f"{bundle.title} is refused: {why}"
         await asyncio.to_thread(self._tidy)
+
+    async def _switch(self, plan: Plan, bundle: BundleId) -> bool:
+        """Go on with what is on trial; where that cannot be, it is taken back."""
+        try:
+            await self._host.switch(plan, bundle.title)
+        except Exception as e:  # noqa: BLE001 - whatever it is would end the agent at a start
+            if self._host.alive:
+                await self._return(bundle, _words(e))
+            return False
+        return True
 
     # -- the trial ---------------------------------------------------------------------------
 
@@ -347,7 +362,7 @@ class Updates:
         if not verdict.good:
             await self._return(bundle, verdict.why)
             return
-        await self._note(records.committed, "committed", bundle, verdict.why)
+        await self._chronicle.note(records.committed, "committed", bundle, verdict.why)
         log.info("bundle %s stays: %s", bundle.title, verdict.why)
         self._why = f"{bundle.title} runs"
         await asyncio.to_thread(self._tidy)
@@ -372,62 +387,41 @@ class Updates:
     async def _return(self, bundle: BundleId, why: str) -> None:
         """Take back what is on trial."""
         log.warning("bundle %s is taken back: %s", bundle.title, why)
-        await self._go_on(records.rejected(self._store.record, why), bundle, why)
+        await self._go_on(lambda record: records.rejected(record, why), bundle, why)
         self._why = f"{bundle.title} was taken back: {why}"
 
-    async def _leave(self, bundle: BundleId, why: str, *, left: bool) -> None:
-        """Give up the bundle that runs; with `left` so that it is not taken again."""
-        record = self._store.record
-        after = records.left(record, why) if left else records.withdrawn(record)
+    async def _leave(self, bundle: BundleId, step: Step, why: str) -> None:
+        """Give up the bundle that runs."""
         log.warning("bundle %s is given up: %s", bundle.title, why)
-        await self._go_on(after, bundle, why)
+        await self._go_on(step, bundle, why)
+        self._why = f"{bundle.title} was given up: {why}"
 
-    async def _go_on(self, after: Record, without: BundleId, why: str) -> None:
+    async def _go_on(self, step: Step, without: BundleId, why: str) -> None:
         """Without this bundle, also where the disk does not take the word of it yet."""
-        self._unsaved = records.reported(after, self._new("rolled back", without, why))
-        await asyncio.to_thread(self._save_late)
-        plan, bundle = await asyncio.to_thread(
-            load_current, self._device, self._store, after, certain(self._clock)
-        )
-        await self._host.switch(plan, bundle.title if bundle else "")
+        await self._chronicle.insist(step, "rolled back", without, why)
+        await self._settle()
         await asyncio.to_thread(self._tidy)
-        await self._tell()
+        await self._chronicle.tell()
 
-    def _save_late(self) -> bool:
-        """Make durable what the disk did not take before; whether all is."""
-        if self._unsaved is not None and self._store.attempt(self._unsaved):
-            self._unsaved = None
-        return self._unsaved is None
+    async def _settle(self) -> None:
+        """Run what the record says, where that is not what runs: a step was cut short."""
+        record = self._chronicle.record
+        if self._host.prepared().bundle == _title(running(record)):
+            return
+        plan, bundle = await apart(
+            load_current, self._device, self._store, record, certain(self._clock)
+        )
+        if self._host.prepared().bundle == _title(bundle):
+            return
+        if bundle is not None and record.trial is not None and bundle == record.trial.bundle:
+            await self._switch(plan, bundle)
+        else:
+            await self._host.switch(plan, _title(bundle))
 
     def _tidy(self) -> None:
         with contextlib.suppress(UpdateError):  # it is in `trouble`, and done another time
             self._store.clean()
         forget_plans(self._device, self._store)
-
-    # -- telling -----------------------------------------------------------------------------
-
-    async def _note(self, step: Step, what: What, bundle: BundleId | None, why: str) -> None:
-        """Remember a step together with the report of it, and tell that.
-
-        Raises:
-            UpdateError: it could not be made durable, or is not possible.
-        """
-        report = self._new(what, bundle, why)
-        await asyncio.to_thread(self._store.change, lambda r: records.reported(step(r), report))
-        await self._tell()
-
-    def _new(self, what: What, bundle: BundleId | None, why: str) -> Report:
-        return Report(secrets.token_hex(6), what, bundle, why, certain(self._clock))
-
-    async def _tell(self) -> None:
-        """Give reports to the spool, and forget them once they are durable there."""
-        reports = self._store.record.reports
-        if not reports:
-            return
-        durable = [self._host.tell(_event(report, self._clock.boot())) for report in reports]
-        if all([await asyncio.to_thread(each.wait, _DURABLE_S) for each in durable]):
-            ids = [report.id for report in reports]
-            await asyncio.to_thread(self._store.change, lambda r: records.told(r, ids))
 
     # -- by hand -----------------------------------------------------------------------------
 
@@ -438,26 +432,32 @@ class Updates:
             ConfigError: there is no such thing to do.
             UpdateError: it could not be made durable.
         """
-        record = self._store.record
         match what:
             case "show":
                 pass
             case "poll":
-                self._due = self._clock.boot()
+                self._polled = True
                 self._changed.set()
             case "pin" | "unpin":
-                step = functools.partial(records.pinned, on=what == "pin")
-                await asyncio.to_thread(self._store.change, step)
-            case "rollback" if record.trial is not None:
-                self._back = records.BY_HAND
+                await self._chronicle.change(functools.partial(records.pinned, on=what == "pin"))
             case "rollback":
-                async with self._busy:
-                    if (bundle := records.running(self._store.record)) is None:
-                        raise ConfigError("the factory plan runs: there is nothing to go back to")
-                    await self._leave(bundle, records.BY_HAND, left=True)
+                await self._roll_back()
             case _:
                 raise ConfigError(f"ota: there is show, poll, rollback, pin and unpin, not {what}")
         return self.status()
+
+    async def _roll_back(self) -> None:
+        """Give up what runs now. A trial under way ends by that within a second."""
+        bundle = running(self._chronicle.record)
+        if self._busy.locked():
+            self._back = records.BY_HAND
+        elif bundle is None:
+            raise ConfigError("the factory plan runs: there is nothing to go back to")
+        async with self._busy:
+            self._back = ""
+            if bundle is not None and running(self._chronicle.record) == bundle:
+                step = functools.partial(records.left, why=records.BY_HAND)
+                await self._leave(bundle, step, records.BY_HAND)
 
     def status(self) -> dict[str, Any]:
         """For the status socket; fit for JSON."""
@@ -465,7 +465,7 @@ class Updates:
         looked = None if self._looked is None else round((now - self._looked) / SECOND, 3)
         expires = None if self._expires is None else self._expires // SECOND
         return {
-            **records.summary(self._store.record),
+            **records.summary(self._chronicle.record),
             "state": self._state,
             "why": self._why,
             "trouble": self._trouble or self._store.trouble,
@@ -480,17 +480,19 @@ def _as_it_is(record: Record) -> Record:
     return record
 
 
-def _event(report: Report, now: BootNs) -> dict[str, Any]:
-    return {
-        "kind": "update",
-        "id": f"update-{report.id}",
-        "name": "update",
-        "campaign": "",
-        "time": now,
-        "clock": "boot",
-        "complete": True,
-        "what": report.what,
-        "bundle": report.bundle.title if report.bundle else "",
-        "why": report.why,
-        "wall": report.wall,
-    }
+def _to_factory(record: Record) -> Record:
+    """Nothing that the repository has is for this vehicle: neither is what ran before."""
+    while running(record) is not None:
+        record = records.withdrawn(record)
+    return record
+
+
+def _title(bundle: BundleId | None) -> str:
+    """As a host calls it; the factory plan has no name."""
+    return "" if bundle is None else bundle.title
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, AgentError):
+        return str(error)
+    return f"it cannot be used: {type(error).__name__}: {error}"

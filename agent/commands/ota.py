@@ -6,7 +6,11 @@ import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.ota.store import Store
+    from agent.settings import Device
 
 _ON_DEVICE = (
     ("show", "which plan runs here, what is on trial, what was taken back and why"),
@@ -44,20 +48,35 @@ def run(what: str, args: argparse.Namespace) -> int:
     """Ask the running agent, or where none runs its state folder.
 
     Raises:
-        AgentError: there is no agent and no folder, or what is asked for cannot be done.
+        AgentError: the device takes no plans over the air, or what is asked for cannot be done.
     """
-    from agent.commands.status import socket_of
-
-    path = socket_of(args)
+    path, device = args.socket, None
+    if path is None:
+        device = _device(args)
+        path = Path(device.socket)
     status = _asked(path, what) if path.exists() else None
     if status is None:
-        status = _by_hand(what, args)
+        status = _by_hand(what, device or _device(args))
     if args.json:
         print(json.dumps(status))
     else:
         for line in lines(status):
             print(line)
     return 1 if what == "show" and status.get("trouble") else 0
+
+
+def _device(args: argparse.Namespace) -> "Device":
+    from agent.commands.run import find_config
+    from agent.errors import ConfigError
+    from agent.settings import load_device
+
+    path = find_config(args.config)
+    device = load_device(path)
+    if device.ota is None:
+        raise ConfigError(
+            f"{path}: there is no table [ota], so this vehicle takes no plans over the air"
+        )
+    return device
 
 
 def _asked(path: Path, what: str) -> "dict[str, Any] | None":
@@ -69,38 +88,46 @@ def _asked(path: Path, what: str) -> "dict[str, Any] | None":
         answer = ask(path, "ota", what, timeout_s=60)
     except NobodyAnswers:
         return None
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or "running" not in answer:
         raise AgentError(f"{path}: what answers here is no agent")
     return answer
 
 
-def _by_hand(what: str, args: argparse.Namespace) -> dict[str, Any]:
+def _by_hand(what: str, device: "Device") -> dict[str, Any]:
     """The same on the folder of an agent that does not run."""
-    from agent.commands.run import find_config
-    from agent.errors import ConfigError, UpdateError
+    from agent.errors import UpdateError
     from agent.ota import record as records
     from agent.ota.store import Store
-    from agent.settings import load_device
 
-    device = load_device(find_config(args.config))
     if what == "poll":
         raise UpdateError("no agent runs here: it looks at the repository when it is started")
     folder = Path(device.state_dir) / "ota"
-    if not folder.is_dir():
-        if what == "show":
-            return {**records.summary(records.Record()), "state": "not running"}
-        raise ConfigError(f"{folder}: no plan has come over the air yet")
     store = Store(folder)
-    store.open()
-    try:
-        record = store.record
-        if what == "rollback":
-            store.save(records.left(record, records.BY_HAND))
-        elif what in ("pin", "unpin"):
-            store.save(records.pinned(record, on=what == "pin"))
-        return {**records.summary(store.record), "state": "not running", "trouble": store.trouble}
-    finally:
-        store.close()
+    if what == "show":
+        store.load()
+    elif not folder.is_dir():
+        raise UpdateError(f"{folder}: no plan has come over the air yet")
+    else:
+        with store:
+            if what == "rollback":
+                _roll_back(store)
+            else:
+                store.change(functools.partial(records.pinned, on=what == "pin"))
+    return {**records.summary(store.record), "state": "not running", "trouble": store.trouble}
+
+
+def _roll_back(store: "Store") -> None:
+    """Give up what runs; the agent tells that once it is started."""
+    import secrets
+
+    from agent.clock import SystemClock, certain
+    from agent.ota import record as records
+
+    bundle = records.running(store.record)
+    report = records.Report(
+        secrets.token_hex(6), "rolled back", bundle, records.BY_HAND, certain(SystemClock())
+    )
+    store.change(lambda record: records.reported(records.left(record, records.BY_HAND), report))
 
 
 def lines(status: Mapping[str, Any]) -> Iterator[str]:

@@ -104,9 +104,13 @@ def _plan(device: "Device", bundles: "Store | None") -> "tuple[Plan, str]":
 
         return load_factory_plan(device), ""
     from agent.clock import SystemClock, certain
+    from agent.ignition import signal_of
     from agent.ota.start import load_running_plan
 
-    plan, bundle = load_running_plan(device, bundles, certain(SystemClock()))
+    def check(plan: "Plan") -> object:
+        return signal_of(device.ignition, plan)
+
+    plan, bundle = load_running_plan(device, bundles, certain(SystemClock()), check)
     return plan, bundle.title if bundle else ""
 
 

@@ -263,6 +263,6 @@ def _more(*lists: Sequence[Any]) -> int | None:
     return sum(max(0, len(each) - most) for each, most in zip(lists, bounds, strict=True)) or None
 
 
-def _rounded(value: object) -> int | None:
+def _rounded(value: object) -> float | None:
     known = number(value)
     return None if known is None else number(round(known))

@@ -1,5 +1,6 @@
 """systemd's notification socket (sd_notify(3)): a datagram, no library needed."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping
@@ -33,3 +34,11 @@ def watchdog_interval_s(environment: Mapping[str, str] = _OURS) -> float | None:
     """Half of what systemd allows between two `WATCHDOG=1`; None without a watchdog."""
     value = environment.get("WATCHDOG_USEC", "")
     return int(value) / 2e6 if value.isdigit() and int(value) else None
+
+
+async def feed_watchdog() -> None:
+    """For as long as the event loop runs; ends at once where nobody watches."""
+    interval = watchdog_interval_s()
+    while interval is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval)

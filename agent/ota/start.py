@@ -4,12 +4,13 @@ import contextlib
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.clock import WallNs
 from agent.collect import Plan
-from agent.errors import ConfigError, DatabaseError, UpdateError
-from agent.ota.bundle import read
+from agent.errors import AgentError, UpdateError
+from agent.ota.bundle import Bundle, read
 from agent.ota.factory import load_factory_plan, plan_for
 from agent.ota.record import Record, running, without
 from agent.ota.store import Store
@@ -21,7 +22,13 @@ log = logging.getLogger("edge_agent.ota")
 PLANS = "plans"
 
 
-def load_running_plan(device: Device, store: Store, wall: WallNs) -> tuple[Plan, BundleId | None]:
+Check = Callable[[Plan], object]
+"""Raises ConfigError where this device cannot run a plan for a reason beyond the plan."""
+
+
+def load_running_plan(
+    device: Device, store: Store, wall: WallNs, check: Check = lambda _plan: None
+) -> tuple[Plan, BundleId | None]:
     """The plan to begin with, and the bundle that it is of; None is the factory plan.
 
     A start in the middle of a trial counts as one try of it before the plan is even read. A bundle
@@ -32,11 +39,11 @@ def load_running_plan(device: Device, store: Store, wall: WallNs) -> tuple[Plan,
         ConfigError: the factory plan is all that is left, and cannot be used.
         DatabaseError: the same of its database files.
     """
-    return load_current(device, store, store.begin(wall), wall)
+    return load_current(device, store, store.begin(wall), wall, check)
 
 
 def load_current(
-    device: Device, store: Store, record: Record, wall: WallNs
+    device: Device, store: Store, record: Record, wall: WallNs, check: Check = lambda _plan: None
 ) -> tuple[Plan, BundleId | None]:
     """The plan that a record names, or where that cannot be used the one before it.
 
@@ -46,11 +53,15 @@ def load_current(
     """
     while (bundle := running(record)) is not None:
         try:
-            return load_bundle(device, store, bundle), bundle
-        except (UpdateError, ConfigError, DatabaseError) as e:
-            log.warning("bundle %s cannot be used: %s", bundle.title, e)
-            record = without(record, bundle.sha256, str(e), wall)
+            plan = load_bundle(device, store, bundle)
+            check(plan)
+        except Exception as e:  # noqa: BLE001 - whatever it is, it would end every start
+            why = str(e) if isinstance(e, AgentError) else f"{type(e).__name__}: {e}"
+            log.warning("bundle %s cannot be used: %s", bundle.title, why)
+            record = without(record, bundle.sha256, why, wall)
             store.attempt(record)
+        else:
+            return plan, bundle
     return load_factory_plan(device), None
 
 
@@ -61,16 +72,30 @@ def load_bundle(device: Device, store: Store, bundle: BundleId) -> Plan:
         UpdateError: it is damaged, or gone.
         ConfigError: its plan says what cannot be here.
         DatabaseError: a database file cannot be used.
+        OSError: no disk takes its working copy.
     """
-    found = read(store.bundle(bundle.sha256))
+    return plan_of(device, read(store.bundle(bundle.sha256)))
+
+
+def plan_of(device: Device, bundle: Bundle) -> Plan:
+    """The plan of a bundle, compiled.
+
+    Raises:
+        ConfigError: its plan says what cannot be here.
+        DatabaseError: a database file cannot be used.
+        OSError: no disk takes its working copy, which is no fault of the bundle.
+    """
     folder = Path(device.state_dir) / "ota" / PLANS / bundle.sha256[:16]
     try:
-        path = found.extract(folder)
-    except OSError as e:
-        # A disk that is full or read-only is no fault of the bundle.
-        log.warning("%s: %s: the plan is read from memory", folder, e.strerror or e)
-        path = found.extract(Path(tempfile.mkdtemp(prefix="edge-agent-")) / "plan")
-    return plan_for(device, path)
+        return plan_for(device, bundle.extract(folder))
+    except UpdateError as e:
+        log.warning("%s: until then the plan is read from a temporary folder", e)
+    with tempfile.TemporaryDirectory(prefix="edge-agent-") as name:
+        try:
+            path = bundle.extract(Path(name) / "plan")
+        except UpdateError as e:
+            raise OSError(str(e)) from e
+        return plan_for(device, path)
 
 
 def forget_plans(device: Device, store: Store) -> None:

@@ -37,6 +37,16 @@ def kernel_filters(
     return sorted(found) if len(found) <= MOST else None
 
 
+def union(
+    a: list[tuple[int, int]] | None, b: list[tuple[int, int]] | None
+) -> list[tuple[int, int]] | None:
+    """What passes one of two lists of filters; None lets everything pass."""
+    if a is None or b is None:
+        return None
+    both = sorted({*a, *b})
+    return both if len(both) <= MOST else None
+
+
 def _filter(message: Message) -> tuple[int, int]:
     if message.j1939:
         mask = _PDU1 if message.pgn >> 8 & 0xFF < 240 else _PDU2
