@@ -378,6 +378,7 @@ class Daemon:
             done.result()
             self._set_filters(prepared.filters)
             self._spending.follow(plan)
+            self._spending.look()
             notify(f"STATUS=plan {plan.name}")
 
     def _set_filters(self, filters: Callable[[str], list[tuple[int, int]] | None]) -> None:

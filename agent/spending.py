@@ -32,7 +32,8 @@ class Spending:
     def follow(self, plan: Plan) -> None:
         """Go on by the budgets of this plan."""
         keeper = BudgetKeeper(plan.written.budget)
-        keeper.adopt(self._keeper)
+        if plan.written.budget:
+            keeper.adopt(self._keeper)
         self._keeper = keeper
         self._meter.budgeted = bool(plan.written.budget)
 

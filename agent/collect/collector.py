@@ -327,7 +327,9 @@ class Collector:
         self.with_frames = set(old.with_frames)
         self.live = set(old.live)
         self.recent = old.recent
-        self.anchor, self.degradation = old.anchor, old.degradation
+        self.anchor = old.anchor
+        if self.plan.written.budget:  # what a budget has spent is nothing to a plan without one
+            self.degradation = old.degradation
         before = {c.campaign: c for c in old.campaigns}
         for campaign in self.campaigns:
             if campaign.campaign in before:

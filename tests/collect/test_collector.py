@@ -1,10 +1,12 @@
 """What campaigns keep of the tables of a block."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,10 +14,11 @@ from hypothesis import strategies as st
 
 from agent.blocks import FrameBlock, SignalTable
 from agent.collect import Collector, Plan
+from agent.collect.budget import Degradation
 from agent.collect.collector import Destination
 from agent.errors import ConfigError
 from agent.ledger import Ledger, differences
-from agent.settings import Campaign, DatabaseOfBus
+from agent.settings import Budget, Campaign, DatabaseOfBus
 from agent.settings import Plan as PlanFile
 from agent.signals import Database, Decoder
 from tests.signals.dbctext import Msg, Sig, text
@@ -261,3 +264,30 @@ def test_a_condition_on_a_bus_that_never_speaks_holds_up_rows_for_ten_seconds(
         assert ledger.snapshot()["campaign"]["c"]["held"] <= 10
     row = ledger.snapshot()["campaign"]["c"]
     assert (row["offered"], row["outside"]) == (60, 60 - row["held"])
+
+
+@pytest.mark.parametrize(("mb_per_day", "kept"), [(None, 6), (1000.0, 0)])
+def test_what_a_budget_has_spent_is_nothing_to_a_plan_without_one(
+    database: Database, mb_per_day: float | None, kept: int
+) -> None:
+    """Else a bundle with a budget of next to nothing would stop collecting after its end, too."""
+    spent = Degradation(5, 8, frozenset({"raw", "telemetry"}))
+    everything = Campaign(name="all", signals=["Motor.*"])
+    before = Collector(_with_budget(plan(database, everything), 0.001), Ledger())
+    before.degradation = spent
+    after = plan(database, everything)
+    following = Collector(
+        after if mb_per_day is None else _with_budget(after, mb_per_day), Ledger()
+    )
+
+    before.retire(following)
+
+    tables = Decoder.of_paths(after.database, after.wanted).decode(frames([(0, 1, bytes(8))] * 2))
+    given = following.offer(tables).values()
+    assert sum(each.samples for rows in given for each in rows) == kept
+
+
+def _with_budget(plan: Plan, mb_per_day: float) -> Plan:
+    budget = [Budget(link="any", mb_per_day=mb_per_day)]
+    written = msgspec.structs.replace(plan.written, budget=budget)
+    return dataclasses.replace(plan, written=written)
