@@ -41,8 +41,8 @@ demo: $(STAMP)
 		$(DEMO)
 
 test: $(STAMP)
-	@echo 'Running the tests ...'
-	@$(PYTEST) -m '$(MARKS)' tests
+	@echo 'Running the tests, on every processor ...'
+	@$(PYTEST) -n auto -m '$(MARKS)' tests
 
 check: $(STAMP)
 	@echo 'Lint and types ...'
