@@ -95,7 +95,7 @@ class Chronicle:
                 words = f"the agent ended in its trial: {failed[0]}"
                 report = self._new("rolled back", trial.bundle, words)
                 self._unsaved = records.reported(records.rejected(self.record, words), report)
-            elif trial is not None:
+            elif trial is not None or self.record.examined is not None:
                 self._unsaved = records.stopped(self.record)
             self.save_late()
 

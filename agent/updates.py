@@ -239,13 +239,30 @@ class Updates:
     # -- a bundle ----------------------------------------------------------------------------
 
     async def _take(self, target: Target, offer: listing.Offer) -> None:
-        """Fetch what is offered, look at it, and try it."""
+        """Fetch what is offered and try it, unless a look at it has ended the agent before."""
         bundle = offer.id
         self._state, self._why = "fetching", f"{bundle.title} is fetched"
         if self._fetched is None or self._fetched[0] != bundle.sha256:
             self._fetched = bundle.sha256, await apart(self._watch.download, target)
             self._complain("")
-        data = self._fetched[1]
+        try:
+            await self._chronicle.change(functools.partial(records.examining, bundle=bundle))
+        except UpdateError as e:
+            if self._store.trouble:
+                raise
+            await self._refuse(bundle, str(e))
+            return
+        try:
+            await self._consider(bundle, self._fetched[1])
+        except AgentError:
+            with contextlib.suppress(UpdateError):
+                await self._chronicle.change(records.unexamined)
+            raise
+        if self._chronicle.record.examined is not None:
+            await self._chronicle.change(records.unexamined)
+
+    async def _consider(self, bundle: BundleId, data: bytes) -> None:
+        """Look at a bundle, rehearse it, and try it."""
         async with self._busy:  # who goes back meanwhile also removes what nothing names
             plan = await self._examine(bundle, self._admit, data, bundle)
         if plan is None:

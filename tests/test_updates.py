@@ -274,6 +274,29 @@ class TestCutShort:
         vehicle.look_again()
         assert world.fetched("ev 1") == 1
 
+    def test_a_bundle_that_ends_the_process_when_it_is_looked_at_is_refused(
+        self, world: World
+    ) -> None:
+        """Before any trial: such as a database that takes all the memory there is."""
+        world.publish(1)
+        vehicle = world.vehicle().start()
+        for _ in range(3):
+            vehicle.until(lambda: vehicle.state == "rehearsing")
+            vehicle.kill()
+            vehicle.start()
+        vehicle.until(vehicle.runs(FACTORY))
+        assert vehicle.reports == [("refused", "ev 1")]
+        assert "each of the 3 times that it looked at it" in vehicle.why("refused")
+
+    def test_an_end_in_order_while_it_is_looked_at_is_no_fault(self, world: World) -> None:
+        world.publish(1)
+        vehicle = world.vehicle().start()
+        for _ in range(5):
+            vehicle.until(lambda: vehicle.state == "rehearsing")
+            vehicle.end()
+            vehicle.start()
+        vehicle.until(vehicle.runs("ev 1"))
+
     def test_an_end_in_order_is_no_fault_of_the_plan(self, world: World) -> None:
         vehicle = self.in_trial(world)
         for _ in range(6):

@@ -95,6 +95,12 @@ class MetricsServer:
     async def __aexit__(self, *_: object) -> None:
         self._closed = True
         if self._server is not None:
+            # asyncio forgets, and never closes, what it has accepted and not yet handed on when
+            # the server is closed: nothing more is accepted, and what was is handed on first.
+            loop = asyncio.get_running_loop()
+            for listening in self._server.sockets:
+                loop.remove_reader(listening.fileno())
+            await asyncio.sleep(0)
             self._server.close()
         for writer in self._clients:
             writer.transport.abort()

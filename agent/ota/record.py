@@ -3,6 +3,7 @@
 A `Record` says what runs, what is on trial, what was taken back, and below what the repository's
 word is not taken. Every step of an update is one change of it:
 
+    examining     a bundle is about to be read and rehearsed
     accepted      a bundle whose archive is kept goes on trial; this is its first try
     started       the process begins: one more try, or after three the bundle is taken back
     stopped       the process ends in order: that was no try
@@ -57,6 +58,7 @@ __all__ = [
     "accepted",
     "committed",
     "done",
+    "examining",
     "left",
     "lost",
     "pinned",
@@ -70,6 +72,7 @@ __all__ = [
     "summary",
     "told",
     "trust",
+    "unexamined",
     "withdrawn",
     "without",
 ]
@@ -136,6 +139,7 @@ class Record(Struct, frozen=True):
         previous: the one before it.
         trial: what runs instead of `current`.
         rejected: the oldest first; the newest 32.
+        examined: what is being looked at, before any trial, and how often that was begun.
         pinned: nothing is taken or left until a person says so.
         floors: by role of the repository.
         time_floor: what is known to have passed.
@@ -149,6 +153,7 @@ class Record(Struct, frozen=True):
     previous: BundleId | None = None
     trial: Trial | None = None
     rejected: tuple[Rejected, ...] = ()
+    examined: Trial | None = None
     pinned: bool = False
     floors: dict[str, Floor] = msgspec.field(default_factory=dict)
     time_floor: WallNs = UNKNOWN
@@ -159,6 +164,27 @@ class Record(Struct, frozen=True):
 def running(record: Record) -> BundleId | None:
     """Which bundle runs; None is the factory plan."""
     return record.current if record.trial is None else record.trial.bundle
+
+
+# -- before a trial ---------------------------------------------------------------------------
+
+
+def examining(record: Record, bundle: BundleId) -> Record:
+    """A bundle is about to be read and rehearsed: that alone may end the process.
+
+    Raises:
+        UpdateError: it has, so often that the bundle is to be refused.
+    """
+    before = record.examined
+    starts = before.starts if before is not None and before.bundle == bundle else 0
+    if starts >= MOST_STARTS:
+        raise UpdateError(f"the agent ended each of the {starts} times that it looked at it")
+    return replace(record, examined=Trial(bundle, starts + 1))
+
+
+def unexamined(record: Record) -> Record:
+    """That was no fault of the bundle, and is done another time."""
+    return replace(record, examined=None)
 
 
 # -- a trial -----------------------------------------------------------------------------------
@@ -183,7 +209,7 @@ def accepted(record: Record, bundle: BundleId) -> Record:
                 f"bundle {bundle.title} was taken back here before ({each.why}): publish a new "
                 "version"
             )
-    return replace(record, trial=Trial(bundle, 1))
+    return replace(record, trial=Trial(bundle, 1), examined=None)
 
 
 def started(record: Record, wall: WallNs = UNKNOWN) -> Record:
@@ -198,7 +224,8 @@ def started(record: Record, wall: WallNs = UNKNOWN) -> Record:
 
 
 def stopped(record: Record) -> Record:
-    """The process ends in order, as when the ignition is switched off: no fault of a trial."""
+    """The process ends in order, as when the ignition is switched off: no fault of a bundle."""
+    record = unexamined(record)
     if record.trial is None:
         return record
     return replace(record, trial=replace(record.trial, starts=max(0, record.trial.starts - 1)))
@@ -227,7 +254,7 @@ def refused(record: Record, bundle: BundleId, why: str) -> Record:
     """A bundle is not to be tried (again)."""
     others = (each for each in record.rejected if each.bundle.sha256 != bundle.sha256)
     entry = Rejected(bundle, _words(why))
-    return replace(record, rejected=(*others, entry)[-MOST_REJECTED:])
+    return replace(record, rejected=(*others, entry)[-MOST_REJECTED:], examined=None)
 
 
 def _tried(record: Record) -> Trial:
