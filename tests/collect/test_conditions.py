@@ -38,6 +38,7 @@ from tests.collect.condition_traffic import (
     trees,
     twice_cut,
 )
+from tests.collect.slow_traffic import slow_traffic, slow_trees
 
 
 class Watcher:
@@ -95,6 +96,16 @@ def test_conditions_of_calm_signals_change_when_the_reference_says(
     assert found == {name: expected(tree, sent.all) for name, tree in conditions.items()}
 
 
+@settings(thorough, max_examples=250)
+@given(st.lists(slow_trees(), min_size=1, max_size=5).map(named), seeds)
+def test_conditions_of_slow_signals_change_when_the_reference_says(
+    conditions: dict[str, t.Condition], seed: int
+) -> None:
+    sent = slow_traffic(seed)
+    found = run(conditions, sent)
+    assert found == {name: expected(tree, sent.all) for name, tree in conditions.items()}
+
+
 @thorough
 @given(st.lists(trees(), min_size=1, max_size=6).map(named), twice_cut())
 def test_borders_of_blocks_change_nothing(
@@ -105,8 +116,8 @@ def test_borders_of_blocks_change_nothing(
 
 @thorough
 @given(
-    st.lists(trees(), min_size=1, max_size=8).map(named),
-    traffic() | seeds.map(calm_traffic),
+    st.lists(trees() | slow_trees(), min_size=1, max_size=8).map(named),
+    traffic() | seeds.map(calm_traffic) | seeds.map(slow_traffic),
     st.integers(0, 40),
     st.sampled_from(["adopt", "restore"]),
 )

@@ -5,7 +5,12 @@ signals, and the times at which a `for`, a `missing` or a window makes it look a
 for a span of time at once, from after the last decided moment `h0` up to and with `h1`, as soon as
 all samples of that span are there. What comes out does not depend on where spans end.
 
-Most conditions stay what they are for a whole span, and are decided without looking at rows:
+Most conditions stay what they are for a whole span, and are decided without looking at rows. Most
+spans even change none, or few. A span is decided by the first of these that can:
+
+- `calm`: signals that stay between the values at which something changes (`watch`) cost a look at
+  the extremes of their samples. What hangs on the others is evaluated, and nothing else.
+- All conditions of the group at once, as follows.
 
 1. `batch`: the tables of a block as one flat array, with the least and greatest value of each row.
 2. `bounds`: what every signal can be in the span (the held value and those extremes), and from that

@@ -9,6 +9,7 @@ same traffic have the same tables most of the time.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -142,7 +143,7 @@ class Forms:
         return self._ranks
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
     """The values of one type (whole numbers, or floats) of all tables, and where they lie."""
 
@@ -150,6 +151,28 @@ class Rows:
     """int64 (unsigned ones as their bits) or float64; one more value stands at the end."""
     begins: Int64
     """int64[2 * tables]: where the values of each table begin in `flat`, as in `Layout`."""
+    counts: Int64
+    """int64[2 * tables]: how many signals of a type each table has."""
+    sizes: Int64
+    """int64[2 * tables]: how many values each of them has."""
+
+    @functools.cached_property
+    def lengths(self) -> Int64:
+        """int64[signals]: how many values each signal of the tables has, one behind the other."""
+        return self.sizes.repeat(self.counts)
+
+    @functools.cached_property
+    def places(self) -> Int64:
+        """int64[signals]: where the values of each begin."""
+        return self.lengths.cumsum() - self.lengths
+
+    @functools.cached_property
+    def extremes(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The least and greatest value of each signal; NaN if there is one."""
+        values, places = self.flat[:-1], self.places
+        if not len(places):
+            return values, values
+        return np.minimum.reduceat(values, places), np.maximum.reduceat(values, places)
 
     def least(self, begins: Int64, ends: Int64) -> NDArray[Any]:
         """The least value in each stretch; floats: NaN is left out where there are others."""
@@ -200,16 +223,20 @@ class Batch:
         self.begins: Int64 = ends - self.sizes
         self.first_times = self.time.take(self.begins)
         self.last_times = self.time.take(ends - 1)
+        self.oldest, self.newest = int(self.first_times.min()), int(self.last_times.max())
+        self._until: dict[int, Int64] = {}
         values = [table.values for table in tables]
         twice = np.concatenate((self.sizes, self.sizes))
         self.whole = _rows(
-            layout.whole * twice,
+            layout.whole,
+            twice,
             [values[i]["int64"] for i in layout.signed],
             [values[i]["uint64"] for i in layout.unsigned],
             np.dtype(np.int64),
         )
         self.floats = _rows(
-            layout.floats * twice,
+            layout.floats,
+            twice,
             [values[i]["float32"] for i in layout.single],
             [values[i]["float64"] for i in layout.double],
             np.dtype(np.float64),
@@ -226,13 +253,21 @@ class Batch:
 
     def until(self, time: int) -> Int64:
         """int64[tables]: how many rows of each table have at most this time."""
+        counts = self._until.get(time)
+        if counts is None:
+            if len(self._until) >= _FEW:  # several groups ask for the same
+                self._until.clear()
+            counts = self._until[time] = self._counts(time)
+        return counts
+
+    def _counts(self, time: int) -> Int64:
         later = (self.last_times > time).nonzero()[0]
         if not len(later):
             return self.sizes
         if len(later) > _FEW:
             here = (self.time <= time).view(np.int8)
-            counts: Int64 = np.add.reduceat(here, self.begins, dtype=np.int64)
-            return counts
+            found: Int64 = np.add.reduceat(here, self.begins, dtype=np.int64)
+            return found
         counts = self.sizes.copy()
         for table in later.tolist():
             begin = int(self.begins[table])
@@ -270,12 +305,14 @@ def _in_order(table: SignalTable) -> SignalTable:
 
 
 def _rows(
-    lengths: Int64,
+    counts: Int64,
+    sizes: Int64,
     first: Sequence[NDArray[Any]],
     second: Sequence[NDArray[Any]],
     dtype: np.dtype[Any],
 ) -> Rows:
     """The values of two types, those of one behind those of the other."""
+    lengths = counts * sizes
     ends = lengths.cumsum()
     begins = ends - lengths
     middle = int(begins[len(lengths) // 2])
@@ -286,4 +323,4 @@ def _rows(
             # The bits of unsigned ones stay what they are.
             out = room.view(np.uint64) if parts[0].dtype == np.uint64 else room
             np.concatenate(parts, axis=None, out=out)
-    return Rows(flat, begins)
+    return Rows(flat, begins, counts, sizes)

@@ -6,9 +6,6 @@ lies outside. Conditions are three bits: can be false (1), unknown (2), true (4)
 
 Expressions of one kind and level are one call, so the number of calls depends on how deep
 conditions are, and not on how many there are.
-
-A window lies within all values since a while: those of two periods, each as long as the window or
-longer, of which the older is dropped when the newer is full.
 """
 
 from collections import defaultdict
@@ -18,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.blocks import Float64, Int64
-from agent.clock import SECOND
 from agent.collect.evaluate.hull import Bools, Hull, Hulls, Look
 from agent.collect.evaluate.program import Program
 from agent.collect.evaluate.span import Span
 from agent.collect.evaluate.state import Memory
-from agent.collect.evaluate.windows import MAX_SAMPLES
+from agent.collect.evaluate.window_bounds import WindowBounds
 from agent.collect.expression.tree import (
     Arithmetic,
     Both,
@@ -40,14 +36,10 @@ from agent.collect.expression.tree import (
     RawIs,
     Truth,
     Valid,
-    Window,
 )
 
 CAN_BE_FALSE, CAN_BE_UNKNOWN, CAN_BE_TRUE = 1, 2, 4
 ANYTHING = 7
-
-_SLACK = 1e-9
-"""Relative; means and rates are off by far less."""
 
 Bits = NDArray[np.uint8]
 Places = NDArray[np.intp]
@@ -68,7 +60,7 @@ def _table() -> Bits:
     return table.ravel()
 
 
-_TABLE = _table()
+TABLE = _table()
 _SEVERAL = np.array([bits & (bits - 1) != 0 for bits in range(8)])
 """Whether more than one is possible."""
 _OPERATOR = {Both: 0, Either: 1, Not: 2}
@@ -81,7 +73,7 @@ class Bounds:
         self._find_numbers()
         self._find_leaves()
         self._find_levels()
-        self._windows = _Windows(program)
+        self._windows = WindowBounds(program)
         timers = [*program.of_type(For), *program.of_type(Edge)]
         self._timers = np.array(timers, np.intp)
         self._timed = np.array([program.condition_parts[p][0] for p in timers], np.intp)
@@ -199,6 +191,32 @@ class Bounds:
         self._join(bits, memory, span)
         return bits
 
+    def held(self, memory: Memory, at: int, vague: Places, windows: Places) -> Bits:
+        """What each condition is at a decided moment, uint8[conditions].
+
+        Of the leaves `vague` and `windows` nothing is known: windows are not looked at.
+        """
+        span = Span(at, at, [], memory.base)
+        hull = self._hulls.of(memory.base, span)
+        self.unknown = hull.unknown
+        bits = np.zeros(len(self._program.conditions), np.uint8)
+        self._compare(bits, *self._intervals(memory, span, hull, look=False))
+        self._leaves(bits, memory, span, hull)
+        bits[vague] = bits[windows] = ANYTHING
+        return bits
+
+    def join(self, bits: Bits, memory: Memory, at: int) -> None:
+        """Of the leaves in `bits`, make what the other conditions are at a decided moment."""
+        self._join(bits, memory, Span(at, at, [], memory.base))
+
+    def reach(self) -> dict[int, tuple[float, float]]:
+        """Between which values windows are, by place in `Program.numbers`: wide, if anything."""
+        return self._windows.reach()
+
+    def note(self, slots: Int64, low: Float64, high: Float64) -> None:
+        """Take note of samples of windows between these physical values, in no span."""
+        self._windows.note(slots, low, high)
+
     def wanted(self, bits: Bits) -> list[int]:
         """Conditions to evaluate: whose truth may change, or on which a timer or an edge hangs."""
         roots = self._roots[bits.take(self._roots) > CAN_BE_TRUE]
@@ -208,7 +226,7 @@ class Bounds:
     # Numbers
 
     def _intervals(
-        self, memory: Memory, span: Span, hull: Hull
+        self, memory: Memory, span: Span, hull: Hull, *, look: bool = True
     ) -> tuple[Float64, Float64, Bools, Bools]:
         n, slots = len(self._program.numbers), len(hull.low)
         low, high = np.empty(n), np.empty(n)
@@ -219,8 +237,9 @@ class Bounds:
         known[slots:], unknown[slots:] = True, False
         low[self._constants] = high[self._constants] = self._values
         unknown[self._constants] = np.isnan(self._values)
-        self._windows.look(memory, span, hull, (low, high, unknown))
-        self._look_back(hull, low, high, known, unknown)
+        if look:
+            self._windows.look(memory, span, hull, (low, high, unknown))
+            self._look_back(hull, low, high, known, unknown)
         for name, (place, a, b) in self._steps:
             known[place] = known[a] & known[b]
             unknown[place] = unknown[a] | unknown[b]
@@ -329,7 +348,7 @@ class Bounds:
     def _join(self, bits: Bits, memory: Memory, span: Span) -> None:
         for logic, operator, fors, edges in self._levels:
             place, a, b = logic
-            bits[place] = _TABLE.take(operator + (bits.take(a) << 3) + bits.take(b))
+            bits[place] = TABLE.take(operator + (bits.take(a) << 3) + bits.take(b))
             place, of, duration = fors
             if len(place):
                 number = self._for_number[place]
@@ -380,96 +399,3 @@ def _ends(name: str, a: Float64, b: Float64, c: Float64, d: Float64) -> tuple[Fl
             return -b, -a
     both = np.abs(a), np.abs(b)
     return np.where((a <= 0) & (b >= 0), 0.0, np.minimum(*both)), np.maximum(*both)
-
-
-class _Windows:
-    """What windows can say."""
-
-    def __init__(self, program: Program) -> None:
-        rows = [
-            (place, program.number_parts[place][0], node.duration_ns, node.name)
-            for place, node in enumerate(program.numbers)
-            if isinstance(node, Window)
-        ]
-        self._place = np.array([r[0] for r in rows], np.intp)
-        self._slot = np.array([r[1] for r in rows], np.intp)
-        self._duration = np.array([r[2] for r in rows], np.int64)
-        names = np.array([r[3] for r in rows], "U8")
-        self._mean, self._delta = names == "mean", names == "delta"
-        self._counts = np.flatnonzero(names == "count").tolist()
-        self._rates = np.flatnonzero(names == "rate").tolist()
-        self._offset = np.array([abs(float(program.signals[r[1]].schema.offset)) for r in rows])
-        self._began: Int64 = np.zeros(len(rows), np.int64)
-        self._empty = (np.full(len(rows), np.inf), np.full(len(rows), -np.inf))
-        self._older = self._newer = self._empty
-
-    def remember(self, memory: Memory) -> None:
-        """All that is held becomes the older period at the next look."""
-        low, high = (end.copy() for end in self._empty)
-        for number, slot in enumerate(self._slot.tolist()):
-            values = memory.histories.of[slot].values
-            if len(values):
-                low[number], high[number] = values.min(), values.max()
-        self._older, self._newer = self._empty, (low, high)
-        self._began = np.full(len(self._slot), np.iinfo(np.int64).min // 2)
-
-    def look(
-        self, memory: Memory, span: Span, hull: Hull, into: tuple[Float64, Float64, Bools]
-    ) -> None:
-        if not len(self._place):
-            return
-        slot, duration = self._slot, self._duration
-        full = span.begin - self._began >= duration
-        self._older = _either(full, self._newer, self._older)
-        self._newer = _either(full, self._empty, self._newer)
-        self._began = np.where(full, span.begin, self._began)
-        self._add(hull)
-        low = np.minimum(self._older[0], self._newer[0])
-        high = np.maximum(self._older[1], self._newer[1])
-        slack = _SLACK * (np.maximum(np.abs(low), np.abs(high)) + self._offset)
-        reach = high - low
-        low, high = (
-            np.where(self._delta, -reach, np.where(self._mean, low - slack, low)),
-            np.where(self._delta, reach, np.where(self._mean, high + slack, high)),
-        )
-        unknown = memory.base.valid_time[slot] + duration <= span.end
-        for number in self._counts:
-            low[number], high[number] = self._count(memory, span, number)
-            unknown[number] = False
-        for number in self._rates:
-            most, unknown[number] = self._rate(memory, span, number, float(reach[number]))
-            low[number], high[number] = -most, most
-        odd = ~(np.isfinite(low) & np.isfinite(high))
-        into[0][self._place] = np.where(odd, -np.inf, low)
-        into[1][self._place] = np.where(odd, np.inf, high)
-        into[2][self._place] = unknown | odd
-
-    def _add(self, hull: Hull) -> None:
-        here = hull.touched[self._slot] & hull.known[self._slot]
-        low = np.where(here, hull.low[self._slot], np.inf)
-        high = np.where(here, hull.high[self._slot], -np.inf)
-        self._newer = np.minimum(self._newer[0], low), np.maximum(self._newer[1], high)
-
-    def _count(self, memory: Memory, span: Span, number: int) -> tuple[int, int]:
-        slot, duration = int(self._slot[number]), int(self._duration[number])
-        time = memory.histories.of[slot].time
-        now, staying, oldest = np.searchsorted(
-            time, (span.begin, span.end - duration, span.begin - duration), "right"
-        ).tolist()
-        return min(max(now - staying, 0), MAX_SAMPLES), min(len(time) - oldest, MAX_SAMPLES)
-
-    def _rate(self, memory: Memory, span: Span, number: int, reach: float) -> tuple[float, bool]:
-        """The greatest rate, up or down, and whether it can be unknown."""
-        slot, duration = int(self._slot[number]), int(self._duration[number])
-        time = memory.histories.of[slot].time
-        now, staying = np.searchsorted(time, (span.begin, span.end - duration), "right").tolist()
-        lasted = int(time[now - 1] - time[staying]) if now > staying else 0
-        if lasted <= 0 or len(time) > MAX_SAMPLES:
-            return np.inf, True
-        return reach / (lasted / SECOND) * (1 + _SLACK), False
-
-
-def _either(
-    which: Bools, a: tuple[Float64, Float64], b: tuple[Float64, Float64]
-) -> tuple[Float64, Float64]:
-    return np.where(which, a[0], b[0]), np.where(which, a[1], b[1])

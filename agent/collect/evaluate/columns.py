@@ -96,7 +96,8 @@ class Columns:
     def __init__(self, program: Program, span: Span) -> None:
         self._program = program
         self._span = span
-        self.origin = Stamps.of(np.array([span.begin], np.int64))
+        begin = np.array([span.begin], np.int64)
+        self.origin = Stamps(begin, begin, None)
         """No samples."""
         self._columns: dict[int, Column] = {}
         self._stamps: dict[tuple[int, int], Stamps] = {}

@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,10 @@ class Exact:
         columns: Columns,
         span: Span,
         possible: NDArray[np.uint8] | None,
+        *,
+        given: Mapping[int, Series] | None = None,
     ) -> None:
+        """Begin a span; `given` are the series of conditions that are known already."""
         self._program = program
         self._memory = memory
         self._columns = columns
@@ -79,7 +82,7 @@ class Exact:
         self._asked: set[int] = set()
         self._joiner = Joiner()
         self._numbers: dict[int, Series] = {}
-        self._conditions: dict[int, Series] = {}
+        self._conditions: dict[int, Series] = dict(given or {})
         self._within = (span.begin, span.end)
         self.fired = np.zeros_like(memory.fired)
         """Which edges there are at just the last moment."""
@@ -111,7 +114,7 @@ class Exact:
             if place in needed:
                 continue
             needed.add(place)
-            if self._constant(place) is not None:
+            if place in self._conditions or self._constant(place) is not None:
                 continue
             node, below = program.conditions[place], program.condition_parts[place]
             if isinstance(node, Both | Either):
@@ -306,7 +309,12 @@ class Exact:
         return int(min(firsts, default=self._within[1]))
 
 
-def _truths(compare: np.ufunc, left: Float64, right: Float64) -> Truths:
+def compared(operator: str, constant: float, values: Float64) -> Truths:
+    """The truth of a comparison with a constant at each value."""
+    return _truths(_COMPARE[operator], values, np.float64(constant))
+
+
+def _truths(compare: np.ufunc, left: Float64, right: Float64 | np.float64) -> Truths:
     truths: Truths = compare(left, right).view(np.int8) * np.int8(TRUE)
     unknown = np.isnan(left) | np.isnan(right)
     if unknown.any():

@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 
 from agent.blocks import Int64, SignalSchema, SignalTable
 from agent.clock import SECOND
+from agent.collect.evaluate.advance import advance, fold, note
 from agent.collect.evaluate.batch import Batch, Form, Forms
 from agent.collect.evaluate.bounds import Bounds
+from agent.collect.evaluate.calm import Calm
 from agent.collect.evaluate.columns import Columns
 from agent.collect.evaluate.exact import Exact
-from agent.collect.evaluate.hull import Bools
 from agent.collect.evaluate.keep import KeptGroup, KeptHistory, KeptSlot, KeptTable
 from agent.collect.evaluate.program import Program, paths
 from agent.collect.evaluate.series import TRUE, Series
 from agent.collect.evaluate.slots import NEVER, Wiring
-from agent.collect.evaluate.span import Cut, Last, Part, Span
+from agent.collect.evaluate.span import Cut, Part, Span
 from agent.collect.evaluate.state import Memory
 from agent.collect.evaluate.windows import as_kind
 from agent.collect.expression.tree import Condition, Signal
@@ -65,6 +66,11 @@ class Group:
         self._names = {root: name for name, root in self._roots.items()}
         self._wiring = Wiring(program.signals, program.slot)
         self._bounds = Bounds(program)
+        self._calm = Calm(program, self._bounds)
+        self._newest: dict[str, int] = {}
+        """By bus, the newest row that has come; any bus is one where signals are of any bus."""
+        self._settled = NEVER
+        """No row until then is missing in what is held."""
         self._parts: list[Part] = []
         self._memory: Memory | None = None
         self.horizon = NEVER
@@ -75,6 +81,7 @@ class Group:
 
     @property
     def overflown(self) -> int:
+        self._settle()
         return 0 if self._memory is None else self._memory.histories.overflown
 
     def truth(self, tree: str) -> bool:
@@ -84,6 +91,7 @@ class Group:
         """The signals of a condition that were seen, each with its last raw value, kind[1]."""
         if self._memory is None:
             return []
+        self._settle()
         base, signals = self._memory.base, self._program.signals
         slots = self._program.slots_below(self._roots[tree])
         return [
@@ -107,9 +115,17 @@ class Group:
         mine = wires.connected
         if not wires.some:
             return
-        self._parts.append(Part(batch, wires, np.where(mine, 0, batch.sizes)))
-        if self._memory is not None and int(batch.first_times.min()) <= self.horizon:
+        late = self._memory is not None and batch.oldest <= self.horizon
+        if late:
+            self._settle()  # late rows count from the next moment on
             self.late += int(batch.until(self.horizon)[mine].sum())
+        buses = {ANY_BUS} if self._any_bus else wires.buses
+        newest = max(self._newest.get(bus, NEVER) for bus in buses)
+        # Equal times are in the order in which they come, if they are of equal tables.
+        in_order = batch.oldest > newest or (batch.oldest == newest and not self._wiring.shared)
+        smooth = wires.single and not late and in_order
+        self._newest |= dict.fromkeys(buses, max(newest, batch.newest))
+        self._parts.append(Part(batch, wires, smooth=smooth))
 
     def note_firsts(self, firsts: Mapping[str, int]) -> None:
         """The earliest time of some buses, of which the first that was told counts."""
@@ -147,7 +163,7 @@ class Group:
     @property
     def newest_row(self) -> int:
         """The newest time that is held back."""
-        return max((int(p.batch.last_times.max()) for p in self._parts), default=NEVER)
+        return max((part.batch.newest for part in self._parts), default=NEVER)
 
     # What is decided
 
@@ -159,9 +175,48 @@ class Group:
                 return {}
             self._memory = Memory(self._program, first)
             self._began, self.horizon = first, first - 1
+            self._settled = self.horizon
         if until <= self.horizon:
             return {}
-        memory, program = self._memory, self._program
+        memory = self._memory
+        if not memory.fresh[self._all_roots].any():
+            series = self._calm.decide(memory, self._parts, self.horizon, until)
+            if series is not None:
+                return self._go_on(memory, series, until)
+        self._settle()
+        self._calm.drop()
+        return self._decide_all(memory, until)
+
+    def _go_on(self, memory: Memory, series: Mapping[int, Series], until: int) -> dict[str, Change]:
+        """After a calm span."""
+        self.horizon = until
+        done = [part for part in self._parts if part.batch.newest <= until]
+        if done:
+            self._parts = [part for part in self._parts if part.batch.newest > until]
+            for part in done:
+                fold(memory, part, self._program, self._bounds, self._calm.unknown)
+            memory.histories.decided(until)
+        return self._named(list(series), self._changes(memory, list(series), [*series.values()]))
+
+    def _settle(self) -> None:
+        """Bring all that is held to the horizon."""
+        memory = self._memory
+        if memory is None or self._settled == self.horizon:
+            return
+        cuts = [Cut(part, self.horizon) for part in self._parts]
+        span = Span(self._settled, self.horizon, cuts, memory.base)
+        columns = Columns(self._program, span)
+        with np.errstate(all="ignore"):  # as in Conditions.feed
+            if memory.histories.of:
+                for noted in columns.copies(memory.windowed):
+                    note(memory, noted, self.horizon, self._program, self._bounds)
+            advance(memory, span, columns, self._calm.unknown)
+        self._settled = self.horizon
+        for part, cut in zip(self._parts, cuts, strict=True):
+            part.done = cut.ends
+
+    def _decide_all(self, memory: Memory, until: int) -> dict[str, Change]:
+        program = self._program
         cuts = [Cut(part, until) for part in self._parts]
         span = Span(self.horizon, until, cuts, memory.base)
         columns = Columns(program, span)
@@ -181,21 +236,23 @@ class Group:
             found = [self._change(memory, root, span, exact.series(root)) for root in roots]
         else:
             found = self._changes(memory, roots, [exact.series(root) for root in roots])
-        changes = {
-            self._names[root]: change
-            for root, change in zip(roots, found, strict=True)
-            if len(change.times)
-        }
         memory.fresh[:] = False
         memory.fired = exact.fired
-        _advance(memory, span, columns, None if possible is None else self._bounds.unknown)
-        self.horizon = until
+        advance(memory, span, columns, None if possible is None else self._bounds.unknown)
+        self.horizon = self._settled = until
         if fresh:
             self._bounds.remember(memory)
         for part, cut in zip(self._parts, cuts, strict=True):
             part.done = cut.ends
         self._parts = [p for p in self._parts if (p.done < p.batch.sizes).any()]
-        return changes
+        return self._named(roots, found)
+
+    def _named(self, roots: Iterable[int], changes: Iterable[Change]) -> dict[str, Change]:
+        return {
+            self._names[root]: change
+            for root, change in zip(roots, changes, strict=True)
+            if len(change.times)
+        }
 
     @staticmethod
     def _change(memory: Memory, root: int, span: Span, series: Series) -> Change:
@@ -241,6 +298,7 @@ class Group:
         memory = self._memory
         if memory is None and not self._firsts:
             return None
+        self._settle()
         program = self._program
         kept = KeptGroup(
             buses=sorted(self.buses),
@@ -286,6 +344,8 @@ class Group:
         self._found |= set(kept.found)
         self._firsts = dict(kept.firsts)
         self._began, self.horizon, self._memory = kept.began, kept.horizon, memory
+        self._settled = kept.horizon
+        self._calm.drop()
         if memory is not None:
             self._bounds.remember(memory)
         late = self.late
@@ -319,55 +379,6 @@ class Group:
                 if slot is not None:
                     found[name] = program.signals[slot].schema
         return found
-
-
-def _advance(memory: Memory, span: Span, columns: Columns, unknown: Bools | None) -> None:
-    """Make the last samples of a span what is held.
-
-    `unknown` are the slots that may have been unknown in it; None stands for all.
-    """
-    base = memory.base
-    last = Last.of(span, previous=bool(memory.preceding))
-    # Columns begin with what was held, so they are looked at before that is another.
-    texts = {slot: columns.of(slot) for cut in span.cuts for slot in cut.texts.slot.tolist()}
-    ended = np.zeros(len(base.time), bool)
-    ended[last.slot[last.time == span.end]] = True
-    ended[list(texts)] = True
-    changed = [
-        slot
-        for slot in memory.changing
-        if ended[slot]
-        and columns.of(slot).differs()[columns.of(slot).stamps.all[1:] == span.end].any()
-    ]
-    base.changed[:] = False
-    base.changed[changed] = True
-    if memory.preceding:
-        _advance_previous(memory, columns, last)
-    for slot, column in texts.items():
-        base.texts[slot] = bytes(column.raw[-1])
-        base.time[slot], base.seen[slot] = column.stamps.all[-1], True
-    base.time[last.slot], base.raw[last.slot], base.seen[last.slot] = last.time, last.raw, True
-    if memory.histories.of:
-        valid = memory.windowed & (False if unknown is None else ~unknown)
-        base.valid_time[valid] = base.time[valid]
-        for slot in (memory.windowed & ~valid).nonzero()[0].tolist():
-            if len(times := memory.histories.of[slot].time):
-                base.valid_time[slot] = max(base.valid_time[slot], times[-1])
-        memory.histories.decided(span.end)
-
-
-def _advance_previous(memory: Memory, columns: Columns, last: Last) -> None:
-    base = memory.base
-    if last.single:
-        slots, more = last.slot, last.count > 1
-        base.preceded[slots] = more | base.seen[slots]
-        base.previous[slots] = np.where(more, last.raw_before, base.raw[slots])
-        return
-    for slot in memory.preceding:
-        raw = columns.of(slot).raw
-        if len(raw) > 1:
-            base.preceded[slot] = len(raw) > 2 or bool(base.seen[slot])
-            base.previous[slot] = raw[-2:-1].view(np.int64)[0]
 
 
 def _kept_slot(memory: Memory, program: Program, slot: int) -> KeptSlot:

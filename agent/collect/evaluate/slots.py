@@ -36,6 +36,11 @@ class Stretches(NamedTuple):
             return self
         return Stretches(*(part.take(mine) for part in self))
 
+    def of_slots(self, slots: NDArray[np.bool_]) -> "Stretches":
+        """Those of some slots, bool[slots]."""
+        mine = slots.take(self.slot).nonzero()[0]
+        return Stretches(*(part.take(mine) for part in self))
+
 
 class Taps:
     """Which rows of which forms hold the samples of which slots."""
@@ -71,15 +76,29 @@ class Taps:
 class Wires:
     """The samples of a group's slots in the tables of a layout."""
 
-    def __init__(self, whole: Stretches, floats: Stretches, texts: Stretches, n: int) -> None:
+    def __init__(
+        self, layout: Layout, whole: Stretches, floats: Stretches, texts: Stretches
+    ) -> None:
         self.whole, self.floats, self.texts = whole, floats, texts
         self.distinct = not len(whole.slot) or int(np.bincount(whole.slot).max()) == 1
         """Whether no slot of whole numbers is in several tables."""
-        self.connected = np.zeros(n, bool)
+        alone = not len(floats.slot) or int(np.bincount(floats.slot).max()) == 1
+        self.single = self.distinct and alone and not len(texts.slot)
+        """Whether no slot is in several tables, and none is of bytes."""
+        self.connected = np.zeros(len(layout.kinds), bool)
         """bool[tables]: whether there are some."""
         for stretches in (whole, floats, texts):
             self.connected[stretches.table] = True
         self.some = bool(self.connected.any())
+        self.whole_rows, self.float_rows = (
+            (np.cumsum(counts) - counts).take(stretches.place) + stretches.row
+            for counts, stretches in ((layout.whole, whole), (layout.floats, floats))
+        )
+        """Which of all signals in `Rows` each stretch is."""
+        self.place = {slot: i for i, slot in enumerate(whole.slot.tolist())}
+        """Of a slot's stretch of whole numbers, where it has one."""
+        mine = self.connected.nonzero()[0].tolist()
+        self.buses = {layout.forms[table].schema.bus for table in mine}
 
 
 class Wiring:
@@ -89,6 +108,9 @@ class Wiring:
         self._signals = signals
         self._slot = slot
         self._taps = Taps(), Taps(), Taps()
+        self._forms: dict[int, int] = {}
+        self.shared = False
+        """Whether tables of several forms have samples of one slot."""
         self._wires: dict[Layout, Wires] = {}
         """Of the layouts of some blocks: which tables come together varies little."""
 
@@ -109,6 +131,7 @@ class Wiring:
                 by_any_bus |= bus == ANY_BUS
                 kind, row = schema.place[signal.name]
                 found[LEVEL[kind]].append((int(kind in {"uint64", "float64"}), row, slot))
+                self.shared |= self._forms.setdefault(slot, form.number) != form.number
         for taps, mine in zip(self._taps, found, strict=True):
             taps.add(form.number, mine)
         self._wires.clear()
@@ -120,7 +143,7 @@ class Wiring:
             if len(self._wires) >= _MAX_WIRES:
                 self._wires.clear()
             whole, floats, texts = (taps.of(layout.kinds) for taps in self._taps)
-            wires = self._wires[layout] = Wires(whole, floats, texts, len(layout.kinds))
+            wires = self._wires[layout] = Wires(layout, whole, floats, texts)
         return wires
 
 

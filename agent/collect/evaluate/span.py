@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,88 @@ from numpy.typing import NDArray
 from agent.blocks import Int64
 from agent.collect.evaluate.batch import Batch, Rows
 from agent.collect.evaluate.slots import Base, Stretches, Wires
+from agent.collect.evaluate.windows import Noted
 
 
-@dataclasses.dataclass(slots=True, eq=False)
+class Piece(NamedTuple):
+    """Some samples of a slot."""
+
+    before: int | None
+    """The raw value before them, unless that is in what is held."""
+    time: Int64
+    raw: Int64
+
+
 class Part:
-    """A batch of which a group has not decided all rows."""
+    """A batch of which not all rows are in what a group holds."""
 
-    batch: Batch
-    wires: Wires
-    done: Int64
-    """int64[tables]: how many rows are decided."""
+    def __init__(self, batch: Batch, wires: Wires, *, smooth: bool) -> None:
+        self.batch = batch
+        self.wires = wires
+        self.smooth = smooth
+        """Whether no row is late, or earlier than those of other batches of its slots."""
+        self.done: Int64 = np.where(wires.connected, 0, batch.sizes)
+        """int64[tables]: how many rows are in what is held."""
+        self._looked_at = -1
+        self._loud = np.zeros(0, np.intp)
+
+    @functools.cached_property
+    def whole(self) -> "Touched":
+        """Of whole numbers, all rows."""
+        return self._touched(self.wires.whole, self.wires.whole_rows, self.batch.whole)
+
+    @functools.cached_property
+    def floats(self) -> "Touched":
+        return self._touched(self.wires.floats, self.wires.float_rows, self.batch.floats)
+
+    def _touched(self, stretches: Stretches, at: Int64, rows: Rows) -> "Touched":
+        begins = rows.places.take(at)
+        ends = begins + rows.lengths.take(at)
+        return Touched(rows, stretches.table, stretches.slot, begins, ends)
+
+    def stretch(self, slot: int, times: tuple[int, int]) -> Piece | None:
+        """The samples of a slot of whole numbers after a time, up to and with another.
+
+        None: there are none in the batch.
+        """
+        place = self.wires.place.get(slot)
+        if place is None:
+            return None
+        table, begin = int(self.wires.whole.table[place]), int(self.whole.begins[place])
+        done = int(self.done[table])
+        since, until = (int(self.batch.until(time)[table]) for time in times)
+        flat = self.batch.whole.flat
+        before = int(flat[begin + since - 1]) if since > done else None
+        a, b = max(since, done), max(until, done)
+        first = int(self.batch.begins[table])
+        time, raw = self.batch.time[first + a : first + b], flat[begin + a : begin + b]
+        return Piece(before, time, raw)
+
+    def samples(self, touched: "Touched") -> Noted:
+        """Copies of those that are not in what is held yet, of stretches with all rows."""
+        touched = touched.between(self.done, self.batch.sizes)
+        table, begins = touched.table, touched.begins
+        lengths = touched.ends - begins
+        edges = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=edges[1:])
+        index = np.arange(edges[-1])
+        index += (begins - edges[:-1]).repeat(lengths)
+        raw = touched.rows.flat.take(index)
+        first = self.batch.begins.take(table) + self.done.take(table)
+        index += (first - begins).repeat(lengths)
+        return Noted(touched.slot, edges, self.batch.time.take(index), raw)
+
+    def loud(self, limits: tuple[Int64, Int64], version: int) -> NDArray[np.intp]:
+        """Which stretches of `whole` have values beyond the limits of their slots."""
+        if self._looked_at != version:
+            slot = self.wires.whole.slot
+            least, greatest = (of.take(self.wires.whole_rows) for of in self.batch.whole.extremes)
+            beyond = (least < limits[0].take(slot)) | (greatest > limits[1].take(slot))
+            self._looked_at, self._loud = version, beyond.nonzero()[0]
+        return self._loud
+
+
+_NO_TEXTS = Stretches(*(np.zeros(0, np.int64) for _ in Stretches._fields))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +105,24 @@ class Touched:
     begins: Int64
     ends: Int64
     """In `rows.flat`."""
+
+    def of_slots(self, slots: NDArray[np.bool_]) -> "Touched":
+        """Those of some slots, bool[slots]."""
+        return self._take(slots.take(self.slot).nonzero()[0]) if len(self.slot) else self
+
+    def between(self, first: Int64, end: Int64) -> "Touched":
+        """Of all rows of tables, those from a first one on, int64[tables]."""
+        if not len(self.slot):
+            return self
+        a, b = first.take(self.table), end.take(self.table)
+        mine = (b > a).nonzero()[0]
+        found = self._take(mine)
+        begins = found.begins
+        return dataclasses.replace(found, begins=begins + a.take(mine), ends=begins + b.take(mine))
+
+    def _take(self, mine: NDArray[np.intp]) -> "Touched":
+        of = (self.table, self.slot, self.begins, self.ends)
+        return Touched(self.rows, *(array.take(mine) for array in of))
 
     @property
     def last(self) -> Int64:
@@ -85,6 +175,37 @@ class Cut:
         table, place, row, slot = stretches.of(self._here)
         at = rows.begins.take(place) + row * self.batch.sizes.take(table)
         return Touched(rows, table, slot, at + self.begins.take(table), at + self.ends.take(table))
+
+
+class Few(Cut):
+    """The samples of few slots."""
+
+    def __init__(self, part: Part, slots: NDArray[np.bool_]) -> None:
+        """All of them; `slots`, bool[slots], are those that are looked at."""
+        self.batch, self._done = part.batch, part.done
+        self._whole, self._floats = part.whole.of_slots(slots), part.floats.of_slots(slots)
+        self.has_slots = len(self._whole.slot) > 0 or len(self._floats.slot) > 0
+        self.distinct = part.wires.distinct
+        self.texts = _NO_TEXTS
+
+    def hold(self, base: Base, time: int) -> None:
+        """Make the last ones until a time what is held, but for their times."""
+        counts = self.batch.until(time)
+        for touched in (self._whole, self._floats):
+            if len(touched.slot):
+                count = counts.take(touched.table)
+                some = (count > self._done.take(touched.table)).nonzero()[0]
+                slot = touched.slot.take(some)
+                last = touched.rows.flat.take((touched.begins + count - 1).take(some))
+                base.raw[slot], base.seen[slot] = last.view(np.int64), True
+
+    def cut(self, since: int, until: int) -> None:
+        """Keep those of a span; what is held may have more."""
+        self.begins = np.maximum(self.batch.until(since), self._done)
+        self.ends = np.maximum(self.batch.until(until), self.begins)
+        self.whole = self._whole.between(self.begins, self.ends)
+        self.floats = self._floats.between(self.begins, self.ends)
+        self.some = len(self.whole.slot) > 0 or len(self.floats.slot) > 0
 
 
 class Span:

@@ -35,6 +35,12 @@ class Noted:
     def __len__(self) -> int:
         return len(self._time)
 
+    def extremes(self) -> tuple[Int64, Float64, Float64]:
+        """Slots, with the least and greatest raw value of each; NaN where there is one."""
+        begins = self._edges[:-1]
+        least = np.minimum.reduceat(self._raw, begins).astype(np.float64)
+        return self._slots, least, np.maximum.reduceat(self._raw, begins).astype(np.float64)
+
     @functools.cached_property
     def _places(self) -> dict[int, tuple[int, int]]:
         pairs = itertools.pairwise(self._edges.tolist())
