@@ -2,9 +2,9 @@
 
     source threads (one a bus) -> queue -> decode thread -> spool thread -> event loop (uplinks)
 
-The event loop also answers the status socket and feeds systemd's watchdog. Every hand-over counts
-in the ledger, so a snapshot closes at any time: frames in the queue are `queued`, samples that are
-not yet durable are `memory`.
+The event loop also answers the status socket, and feeds systemd's watchdog while the decode thread
+gets on. Every hand-over counts in the ledger, so a snapshot closes at any time: frames in the queue
+are `queued`, samples that are not yet durable are `memory`.
 
 A stop ends the sources first, lets the decode thread empty the queue, then commits and seals the
 spool. It does not wait for the network: what is sealed is sent after the next start.
@@ -298,7 +298,7 @@ class Daemon:
                 for _, intake in self._intakes:
                     intake.start()
                 self._senders.start()
-                tasks.append(asyncio.create_task(feed_watchdog()))
+                tasks.append(asyncio.create_task(feed_watchdog(self._decoder)))
                 tasks.append(asyncio.create_task(self._mind(stop)))
                 if self._updates is not None:
                     tasks.append(asyncio.create_task(self._updates.run()))

@@ -3,7 +3,10 @@
 import collections
 import logging
 import queue
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -44,6 +47,7 @@ class DecodeThread:
         )
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+        self._began = time.monotonic()
 
     def start(self) -> None:
         self._thread.start()
@@ -83,12 +87,27 @@ class DecodeThread:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
+    @property
+    def name(self) -> str:
+        return "decoding"
+
+    @property
+    def stuck_s(self) -> float:
+        """How long the present block takes already; 0 where no block comes any more."""
+        return time.monotonic() - self._began if self.alive else 0.0
+
+    def where(self) -> str:
+        """The calls that it is in now, the innermost last."""
+        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - its only way
+        return "".join(traceback.format_stack(frame)) if frame is not None else ""
+
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
         try:
             while True:
+                self._began = time.monotonic()
                 while self._between:
                     _do(*self._between.popleft())
                 try:

@@ -1,10 +1,13 @@
 """systemd's notification socket (sd_notify(3)): a datagram, no library needed."""
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
+
+log = logging.getLogger("edge_agent")
 
 _OURS: Final = {
     name: os.environ.pop(name)
@@ -30,15 +33,45 @@ def notify(message: str, environment: Mapping[str, str] = _OURS) -> bool:
     return True
 
 
-def watchdog_interval_s(environment: Mapping[str, str] = _OURS) -> float | None:
-    """Half of what systemd allows between two `WATCHDOG=1`; None without a watchdog."""
+def watchdog_limit_s(environment: Mapping[str, str] = _OURS) -> float | None:
+    """The most that systemd allows between two `WATCHDOG=1`; None without a watchdog."""
     value = environment.get("WATCHDOG_USEC", "")
-    return int(value) / 2e6 if value.isdigit() and int(value) else None
+    return int(value) / 1e6 if value.isdigit() and int(value) else None
 
 
-async def feed_watchdog() -> None:
-    """For as long as the event loop runs; ends at once where nobody watches."""
-    interval = watchdog_interval_s()
-    while interval is not None:
-        notify("WATCHDOG=1")
-        await asyncio.sleep(interval)
+class Work(Protocol):
+    """A loop that must go on."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        ...
+
+    @property
+    def stuck_s(self) -> float:
+        """How long its present step takes already; 0 where it has ended."""
+        ...
+
+    def where(self) -> str:
+        """At which line it is now; empty where that cannot be told."""
+        ...
+
+
+async def feed_watchdog(work: Work, environment: Mapping[str, str] = _OURS) -> None:
+    """For as long as both the event loop and `work` go on; ends at once where nobody watches.
+
+    Work that takes half of systemd's limit for one step is no progress: nothing is fed until the
+    step has ended, so that systemd starts another process if it never does. The log then has where
+    it hung.
+    """
+    limit = watchdog_limit_s(environment)
+    stuck = False
+    while limit is not None:
+        before, stuck = stuck, work.stuck_s > limit / 2
+        if not stuck:
+            notify("WATCHDOG=1", environment)
+        if stuck and not before:
+            log.error("%s hangs; systemd will start the agent again\n%s", work.name, work.where())
+        elif before and not stuck:
+            log.warning("%s goes on", work.name)
+        await asyncio.sleep(limit / 4)
