@@ -2,9 +2,8 @@
 
 Whoever connects may be slow, huge, many, or no HTTP at all, and must cost the agent nothing but a
 little time. A request has at most `MOST_REQUEST` bytes; connection, request and answer together
-take at most `PATIENCE_S`; one connection carries one request. At most `MOST_CLIENTS` are connected;
-when another one comes, the oldest goes, so that clients who say nothing cannot lock out one who
-asks at once. The text is made at most once a second, however many ask for it.
+take at most `PATIENCE_S`; one connection carries one request. How many are connected is bounded
+(`agent.observe.clients`). The text is made at most once a second, however many ask for it.
 """
 
 import asyncio
@@ -19,13 +18,13 @@ from typing import Final, Self
 
 from agent.clock import SECOND, BootNs, Clock
 from agent.errors import ConfigError
+from agent.observe.clients import Clients
 from agent.observe.exposition import CONTENT_TYPE
 from agent.settings.metrics import TcpAddress
 
 log = logging.getLogger("edge_agent")
 
 MOST_REQUEST: Final = 8192
-MOST_CLIENTS: Final = 16
 PATIENCE_S: Final = 5.0
 _FRESH_NS: Final = SECOND
 _MAX_PATH: Final = 107
@@ -60,10 +59,9 @@ class MetricsServer:
         self._clock = clock
         self._patience_s = patience_s
         self._server: asyncio.Server | None = None
-        self._clients: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._clients = Clients(self._serve)
         self._made: tuple[BootNs, bytes] | None = None
         self._failure = ""
-        self._closed = False
 
     async def __aenter__(self) -> Self:
         """Listen.
@@ -77,12 +75,12 @@ class MetricsServer:
                 where.parent.mkdir(parents=True, exist_ok=True)
                 _clear(where)
                 self._server = await asyncio.start_unix_server(
-                    self._accept, where, limit=MOST_REQUEST
+                    self._clients.accept, where, limit=MOST_REQUEST
                 )
                 where.chmod(0o660)
             else:
                 self._server = await asyncio.start_server(
-                    self._accept, where.host, where.port, limit=MOST_REQUEST
+                    self._clients.accept, where.host, where.port, limit=MOST_REQUEST
                 )
                 self.address = TcpAddress(where.host, self._server.sockets[0].getsockname()[1])
         except OSError as e:
@@ -93,45 +91,19 @@ class MetricsServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._closed = True
         if self._server is not None:
-            # asyncio forgets, and never closes, what it has accepted and not yet handed on when
-            # the server is closed: nothing more is accepted, and what was is handed on first.
-            loop = asyncio.get_running_loop()
-            for listening in self._server.sockets:
-                loop.remove_reader(listening.fileno())
-            await asyncio.sleep(0)
-            self._server.close()
-        for writer in self._clients:
-            writer.transport.abort()
-        await asyncio.gather(*self._clients.values(), return_exceptions=True)
+            await self._clients.close(self._server)
         if isinstance(self.address, Path):
             with contextlib.suppress(OSError):
                 self.address.unlink(missing_ok=True)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed:
-            writer.transport.abort()
-            return
-        if len(self._clients) >= MOST_CLIENTS:
-            oldest = next(iter(self._clients))
-            oldest.transport.abort()
-            self._clients.pop(oldest)
-        task = asyncio.ensure_future(self._serve(reader, writer))
-        self._clients[writer] = task
-        task.add_done_callback(lambda _: self._clients.pop(writer, None))
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.set_write_buffer_limits(high=0)  # so that drain waits for all of it
-        try:
+        # A client that misbehaves costs itself.
+        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
             async with asyncio.timeout(self._patience_s):
                 writer.write(await self._answer(reader))
                 await writer.drain()
                 writer.write_eof()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            pass  # a client that misbehaves costs itself
-        finally:
-            writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader) -> bytes:
         try:

@@ -1,4 +1,8 @@
-"""The local socket: the running agent's side and the asking side."""
+"""The local socket: the running agent's side and the asking side.
+
+A request is a line, and so is its answer. How many clients are connected is bounded
+(`agent.observe.clients`), and so is the time that one takes to ask, and to take what it asked for.
+"""
 
 import asyncio
 import contextlib
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agent.errors import AgentError, ConfigError
+from agent.observe.clients import Clients
 
 _MAX_REQUEST = 4096
 _MAX_ANSWER = 16 << 20
@@ -45,6 +50,7 @@ class StatusServer:
         self._path = path
         self._commands = commands
         self._server: asyncio.Server | None = None
+        self._clients = Clients(self._serve)
 
     async def __aenter__(self) -> Self:
         """Listen.
@@ -56,7 +62,7 @@ class StatusServer:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(
-                self._answer, self._path, limit=_MAX_REQUEST
+                self._clients.accept, self._path, limit=_MAX_REQUEST
             )
             self._path.chmod(0o660)
         except OSError as e:
@@ -65,23 +71,20 @@ class StatusServer:
 
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
-            self._server.close()
+            await self._clients.close(self._server)
         self._path.unlink(missing_ok=True)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A client that misbehaves costs itself.
+        with contextlib.suppress(TimeoutError, ValueError, OSError):
             async with asyncio.timeout(_WORDS_S):
                 line = await reader.readline()
+            self._clients.keep(writer)
             reply = await self._reply(line)  # a command takes the time that it takes
-            writer.write(json.dumps(reply).encode() + b"\n")
             async with asyncio.timeout(_WORDS_S):
+                writer.write(json.dumps(reply).encode() + b"\n")
                 await writer.drain()
-        except (TimeoutError, ValueError, OSError):
-            pass  # a client that misbehaves costs itself
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+                writer.write_eof()
 
     async def _reply(self, line: bytes) -> Any:
         try:

@@ -16,7 +16,8 @@ import pytest
 
 from agent.clock import SECOND, BootNs, Quality, WallNs
 from agent.errors import ConfigError
-from agent.observe.scrape import MOST_CLIENTS, MOST_REQUEST, MetricsServer
+from agent.observe.clients import MOST_CLIENTS
+from agent.observe.scrape import MOST_REQUEST, MetricsServer
 from agent.settings.metrics import Metrics, TcpAddress, address_of
 
 TEXT = "# TYPE a gauge\na 1\n"

@@ -1,6 +1,7 @@
 """The status socket: real Unix sockets, a server in the loop and clients in threads."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from agent.errors import AgentError, ConfigError
+from agent.observe.clients import MOST_CLIENTS
 from agent.observe.socket import StatusServer, ask
 
 STATUS = {"vehicle": "é", "numbers": list(range(50_000))}
@@ -90,6 +92,47 @@ def test_a_client_that_misbehaves_costs_only_itself(tmp_path: Path) -> None:
         return ask(path, "status")["vehicle"]
 
     assert served(path, clients) == "é"
+
+
+def test_clients_who_say_nothing_lock_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+
+    def clients() -> Any:
+        with contextlib.ExitStack() as crowd:
+            for _ in range(5 * MOST_CLIENTS):
+                silent = crowd.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                silent.connect(str(path))
+            return ask(path, "status")["vehicle"]
+
+    assert served(path, clients) == "é"
+
+
+def test_who_has_asked_is_answered_whoever_comes_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    heard = asyncio.Semaphore(0)
+    finish = asyncio.Event()
+
+    async def slow() -> str:
+        heard.release()
+        await finish.wait()
+        return "at last"
+
+    async def both() -> list[bytes]:
+        async with StatusServer(path, {"slow": slow, "status": lambda: STATUS}):
+            asked = [asyncio.open_unix_connection(path) for _ in range(MOST_CLIENTS)]
+            patient = await asyncio.gather(*asked)
+            for _, writer in patient:
+                writer.write(b'{"cmd": "slow"}\n')
+                await heard.acquire()
+            with pytest.raises(AgentError):
+                await asyncio.to_thread(ask, path, "status")
+            finish.set()
+            answers = [await reader.read() for reader, _ in patient]
+            for _, writer in patient:
+                writer.close()
+            return answers
+
+    assert asyncio.run(both()) == [b'"at last"\n'] * MOST_CLIENTS
 
 
 def test_only_owner_and_group_may_connect_and_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 Tests need a kernel with virtual CAN buses: they run on this machine's own where that has them, else
 all together in one guest. Those marked `vm_guest` run in a guest in any case, and those marked
-`vm_host` run here and boot guests of their own. README.md says more.
+`vm_host` run here and boot guests of their own, meanwhile. README.md says more.
 
     python -m tests.vm.runner [PYTEST ARGUMENTS]
 """
@@ -13,9 +13,11 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import pytest
 
@@ -58,11 +60,38 @@ def main(arguments: list[str]) -> int:
     for sort in sorts.intersection(here):
         _say("on this machine's kernel")
         statuses.append(_here(sort, arguments, end))
-    if sorts.intersection(inside):
-        statuses.append(_in_guest(guest, inside, arguments, end))
-    if "vm_host" in sorts:
-        statuses.append(_with_guests(guest, arguments, end))
-    return max(statuses)
+    with _Beside() as beside:
+        if sorts.intersection(inside):
+            beside.start(lambda: _in_guest(guest, inside, arguments, end))
+        if "vm_host" in sorts:
+            statuses.append(_with_guests(guest, arguments, end))
+    return max(*statuses, beside.status)
+
+
+class _Beside:
+    """Runs one thing beside the others; what it has printed comes in one piece, at the end."""
+
+    def __init__(self) -> None:
+        self.status = _OK
+        self._said = ""
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def start(self, run: Callable[[], tuple[int, str]]) -> None:
+        def take() -> None:
+            self.status, self._said = run()
+
+        self.status = _FAILED
+        self._thread = threading.Thread(target=take)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            sys.stdout.write(self._said)
+            sys.stdout.flush()
 
 
 class _Sorts:
@@ -112,10 +141,13 @@ def _here(sort: str, arguments: list[str], end: float) -> int:
         return _FAILED
 
 
-def _in_guest(guest: Guest | None, sorts: list[str], arguments: list[str], end: float) -> int:
+def _in_guest(
+    guest: Guest | None, sorts: list[str], arguments: list[str], end: float
+) -> tuple[int, str]:
+    """The exit status, and what was printed."""
     if guest is None:
-        return _not_run(sorts[-1], arguments)
-    _say("in a guest")
+        return _not_run(sorts[-1], arguments), ""
+    _say("in a guest, meanwhile; what it prints comes at the end")
     marks = " or ".join(f"({SORTS[sort]})" for sort in sorts)
     # The checkout is read-only there; what pytest would remember goes, what Hypothesis found stays.
     words = shlex.join(_words(marks, arguments, "-p", "no:cacheprovider"))
@@ -124,7 +156,15 @@ def _in_guest(guest: Guest | None, sorts: list[str], arguments: list[str], end: 
         timeout_s=max(1.0, end - time.monotonic()),
         out=CACHE / "out",
     )
-    return subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, check=False).returncode
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return done.returncode, f"test-vm: in a guest\n{done.stdout.decode(errors='replace')}"
 
 
 def _with_guests(guest: Guest | None, arguments: list[str], end: float) -> int:
