@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -51,24 +52,49 @@ def run(args: argparse.Namespace) -> int:
     from agent.observe.socket import ask
 
     path = socket_of(args)
+    if args.watch:
+        return _watch(path, as_json=args.json)
+    status = ask(path, "status")
+    if args.json:
+        print(json.dumps(status))
+    else:
+        print("\n".join(_lines(status)))
+    return 1 if healthy(status) else 0
+
+
+def _watch(path: Path, *, as_json: bool) -> int:
+    """Each second until a signal, also while no agent answers, such as between two runs."""
+    from agent.observe.socket import NobodyAnswers, ask
+
+    before: dict[str, Any] | None = None
     while True:
-        status = ask(path, "status")
-        _show(status, as_json=args.json, again=args.watch)
-        if not args.watch:
-            return 1 if healthy(status) else 0
+        try:
+            status = ask(path, "status")
+        except NobodyAnswers as e:
+            before, lines = None, [] if as_json else ["waiting for an agent", str(e)]
+        else:
+            lines = [json.dumps(status)] if as_json else _lines(status, before)
+            before = status
+        if sys.stdout.isatty() and not as_json:
+            _paint(lines)
+        elif lines:
+            print("\n".join([*lines, *([] if as_json else [""])]))
+        sys.stdout.flush()
         time.sleep(1)
 
 
-def _show(status: dict[str, Any], *, as_json: bool, again: bool) -> None:
+def _paint(lines: list[str]) -> None:
+    """Lines in the place of those before, as far as the terminal goes; nothing flickers."""
+    width, height = shutil.get_terminal_size()
+    shown = [line[:width] for line in lines]
+    if len(shown) >= height:
+        shown[height - 2 :] = [f"({len(shown) - height + 2} more lines; the terminal is too low)"]
+    print("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J", end="")
+
+
+def _lines(status: dict[str, Any], before: dict[str, Any] | None = None) -> list[str]:
     from agent.observe.health import healthy
     from agent.observe.report import status_lines
 
-    if as_json:
-        print(json.dumps(status))
-        return
-    if again and sys.stdout.isatty():
-        print("\x1b[H\x1b[2J", end="")
-    for line in status_lines(status):
-        print(line)
-    for problem in healthy(status):
-        print(f"problem: {problem}")
+    problems = (f"problem: {problem}" for problem in healthy(status))
+    return [*status_lines(status, before), *problems]
