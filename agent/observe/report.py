@@ -95,8 +95,10 @@ def ledger_lines(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Itera
         yield f"  {sentence}"
 
 
-def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """A running agent, for a terminal."""
+def status_lines(
+    status: Mapping[str, Any], before: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    """A running agent, for a terminal; with rates since an earlier status of the same run."""
     ota = status.get("ota")
     bundle = f" of bundle {ota['running']}" if ota and ota["running"] != "factory" else ""
     yield (
@@ -104,7 +106,8 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         f"{duration(status['uptime_s'])}, clock {status['clock']}"
     )
     for bus in status["buses"]:
-        yield f"bus {bus['name']} ({bus['kind']}): {bus['state']}{_controller(bus)}"
+        rate = _frames_a_second(bus["name"], status, before)
+        yield f"bus {bus['name']} ({bus['kind']}): {bus['state']}{rate}{_controller(bus)}"
     if status["ignition"]["state"] != "awake" or status["ignition"]["trouble"]:
         yield f"ignition: {status['ignition']['trouble'] or status['ignition']['state']}"
     for uplink in status["uplinks"]:
@@ -113,6 +116,10 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"spool: {status['spool']['trouble']}"
     if status["budget"]["degraded"]:
         yield f"budget: {status['budget']['degraded']}"
+    if limits := status.get("limits"):
+        told = ", ".join(row["said"] for row in limits["limits"])
+        less = f": {limits['degraded']}" if limits["degraded"] else ""
+        yield f"limits: {told or 'none'}{less}"
     if ota and (ota["trial"] or ota["trouble"] or ota["pinned"]):
         trial = ota["trial"] and f"{ota['trial']['bundle']} is on trial"
         yield f"updates: {ota['trouble'] or trial or 'pinned'}"
@@ -120,6 +127,13 @@ def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"vehicle: {sentence}"
     yield ""
     yield from ledger_lines(status["ledger"])
+
+
+def _frames_a_second(bus: str, status: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    if before is None or status["uptime_s"] <= before["uptime_s"]:
+        return ""
+    now, then = (each["ledger"]["bus"].get(bus, {}).get("received", 0) for each in (status, before))
+    return f"; {(now - then) / (status['uptime_s'] - before['uptime_s']):,.0f} frames/s"
 
 
 def _controller(bus: Mapping[str, Any]) -> str:
