@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -86,9 +87,11 @@ class Load:
     stored_bytes: int
     stored_samples: int
     """Of the batches that the cloud had at the end."""
+    marks: list[tuple[float, Usage]]
+    """What it had used so many seconds after the window began, now and then."""
 
 
-def run_daemon(folder: Path, seconds: float, url: str, *, extras: bool) -> Load:
+def run_daemon(folder: Path, seconds: float, url: str, *, every_s: float, extras: bool) -> Load:
     """The daemon for `seconds` after it has warmed up."""
     config = prepare(folder, _WARM_UP_S + seconds + _TAIL_S, url)
     socket = folder / "state" / "agent.sock"
@@ -96,8 +99,11 @@ def run_daemon(folder: Path, seconds: float, url: str, *, extras: bool) -> Load:
         time.sleep(_WARM_UP_S)
         spooled = _spooled(ask(socket, "status"))
         before, began = running.usage(), time.monotonic()
-        time.sleep(seconds)
-        after, window_s = running.usage(), time.monotonic() - began
+        marks = [(0.0, before)]
+        while (passed_s := time.monotonic() - began) < seconds:
+            time.sleep(min(every_s or seconds, seconds - passed_s))
+            marks.append((time.monotonic() - began, running.usage()))
+        window_s, after = marks[-1]
         status = ask(socket, "status")
         exit_status = running.stop()
     paths = [*(folder / "cloud").rglob(f"*{SUFFIX}")]
@@ -110,6 +116,7 @@ def run_daemon(folder: Path, seconds: float, url: str, *, extras: bool) -> Load:
         differences=status["differences"],
         stored_bytes=sum(path.stat().st_size for path in paths),
         stored_samples=sum(table.samples for table in read_batch(*paths)),
+        marks=marks,
     )
 
 
@@ -133,6 +140,11 @@ def figures(load: Load, reading_s: float | None) -> Iterator[Figure]:
     yield Figure("towards the disk", disk / load.seconds / 1000, "kB/s")
     note = f"({load.stored_samples:,} samples at the cloud)"
     yield Figure("bytes a sample", load.stored_bytes / load.stored_samples, "B", note=note)
+    if len(load.marks) > 2:
+        for (since_s, then), (now_s, now) in itertools.pairwise(load.marks):
+            share = 100 * (now.cpu_s - then.cpu_s) / (now_s - since_s)
+            note = f"and {share:.2f} % of one core since {since_s / 60:.0f} min"
+            yield Figure(f"memory at {now_s / 60:.0f} min", now.rss_mb, "MB", note=note)
     wrong = len(load.differences) + load.exit_status
     note = "; ".join(load.differences) or "(0: the ledger closed, the exit status was 0)"
     yield Figure("sums of the ledger that differ", wrong, "", "at most", 0, note=note)
@@ -141,6 +153,9 @@ def figures(load: Load, reading_s: float | None) -> Iterator[Figure]:
 def main() -> None:
     made = parser(__doc__ or "")
     made.add_argument("--seconds", type=float, default=60, help="the window (default: %(default)s)")
+    made.add_argument(
+        "--every", type=float, default=0, metavar="S", help="also tell how it was every S seconds"
+    )
     made.add_argument("--folder", type=Path, help="where the spool lies")
     made.add_argument("--no-reading", action="store_true", help="leave out reading alone")
     made.add_argument(
@@ -154,7 +169,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         with cloud(folder / "cloud") as url:
-            load = run_daemon(folder, args.seconds, url, extras=args.extras)
+            load = run_daemon(folder, args.seconds, url, every_s=args.every, extras=args.extras)
         reading_s = None if args.no_reading else reading_alone_s(folder, args.seconds)
         kind = file_system(folder)
     notes = (
