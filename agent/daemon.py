@@ -138,7 +138,15 @@ class Daemon:
             ended=self._end_of_input,
             failed=self._decode_failed,
         )
-        self._spending = Spending(plan, self._meter, self._clock, self._pipeline, self._decoder)
+        self._spending = Spending(
+            device,
+            plan,
+            self._meter,
+            self._clock,
+            pipeline=self._pipeline,
+            decoder=self._decoder,
+            recent=self._recent,
+        )
         self._memories = Memories(Path(device.state_dir), self._clock.boot_id)
         self._telling = Telling(device, self._clock, self.status, self._report)
         self._updates = self._make_updates(bundles)
@@ -300,6 +308,7 @@ class Daemon:
                 self._senders.start()
                 tasks.append(asyncio.create_task(feed_watchdog(self._decoder)))
                 tasks.append(asyncio.create_task(self._mind(stop)))
+                tasks.append(asyncio.create_task(self._spending.tend()))
                 if self._updates is not None:
                     tasks.append(asyncio.create_task(self._updates.run()))
                 notify(f"READY=1\nSTATUS=plan {prepared.plan.name}")
@@ -318,6 +327,7 @@ class Daemon:
             await self._key.close()
             await asyncio.to_thread(self._store.stop)  # where the socket could not be made
             self._store.close()
+            await asyncio.to_thread(self._spending.close)
         self._leave_word()
         for sentence in differences(self.ledger.snapshot()):
             log.error("the ledger does not close: %s", sentence)
@@ -368,6 +378,7 @@ class Daemon:
         """
         async with self._switching:
             prepared = await asyncio.to_thread(self._prepare, plan, bundle)
+            prepared.collector.degradation = self._spending.ahead(plan)
             before = self._pipeline.prepared
             self._store.open([StreamKey(*where) for where in prepared.destinations])
             self._set_filters(lambda bus: union(before.filters(bus), prepared.filters(bus)))
@@ -403,7 +414,7 @@ class Daemon:
                 await asyncio.wait_for(stop.wait(), 0.5)
 
     async def _mind(self, stop: asyncio.Event) -> None:
-        """What is looked at twice a second: silence on a bus, the key, the budget."""
+        """What is looked at twice a second: silence on a bus, the key, budget and limits."""
         told = ""
         while True:
             try:
@@ -420,7 +431,7 @@ class Daemon:
             await asyncio.sleep(0.5)
 
     async def _tell_pipeline(self) -> None:
-        """What the collector needs from outside: the clock, the budget."""
+        """What the collector needs from outside: the clock, budget and limits."""
         collector = self._pipeline.collector
         collector.anchor = self._store.anchor()
         self._spending.look()
@@ -506,6 +517,7 @@ class Daemon:
             "ignition": self._key.status(),
             "link": self._meter.status(),
             "budget": self._spending.status(),
+            "limits": self._spending.limits(),
             "uplinks": [sender.state for sender in self._senders.all],
             "spool": self._store.status(),
             "ota": self._updates.status() if self._updates is not None else None,

@@ -27,6 +27,7 @@ from agent.clock import BootNs
 from agent.collect import Collector, Plan
 from agent.collect.rows import Rows
 from agent.errors import BatchError
+from agent.spool.filesystem import WRITTEN
 from agent.uplink.durable import replace_durably
 
 log = logging.getLogger("edge_agent")
@@ -75,6 +76,7 @@ class Memories:
                         writer.add(_named(each, name))
                         if writer.pending_bytes > 1 << 20:
                             writer.flush()
+                WRITTEN.add(self._rows.stat().st_size)
             self._write(collector.plan, collector.state())
         except OSError as e:
             log.warning("triggers begin anew at the next start: %s", e.strerror or e)

@@ -35,6 +35,7 @@ class RecentFrames:
         self._bytes = 0
         self._newest: dict[TimeBase, int] = {}
         """Last stamp of the block that came last."""
+        self._paused = False
 
     def add(self, block: FrameBlock) -> None:
         """Keep a copy; of a block over the bound its last frames."""
@@ -46,17 +47,19 @@ class RecentFrames:
                 return
             block = block[-rows:]
             size = _size(block)
-        copy = FrameBlock(
-            block.bus,
-            block.time.copy(),
-            block.id.copy(),
-            block.length.copy(),
-            block.flags.copy(),
-            block.data.copy(),
-            block.clock,
-        )
-        newest = int(copy.time[-1])
         with self._lock:
+            if self._paused:
+                return
+            copy = FrameBlock(
+                block.bus,
+                block.time.copy(),
+                block.id.copy(),
+                block.length.copy(),
+                block.flags.copy(),
+                block.data.copy(),
+                block.clock,
+            )
+            newest = int(copy.time[-1])
             kept = self._kept
             kept.append(copy)
             self._bytes += size
@@ -70,6 +73,19 @@ class RecentFrames:
                 )
             ):
                 self._bytes -= _size(kept.popleft())
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is kept, because memory is short. Set in any thread."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        with self._lock:
+            self._paused = paused
+            if paused:
+                self._kept.clear()
+                self._bytes = 0
 
     def blocks(self) -> list[FrameBlock]:
         """What is kept, in the order in which it came; nobody writes into it any more."""

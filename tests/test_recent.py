@@ -74,6 +74,18 @@ def test_of_a_block_that_began_long_ago_only_its_end_is_given() -> None:
     assert times_ms(recent) == [1000 * n for n in range(89, 100)]
 
 
+def test_while_it_is_paused_nothing_is_kept() -> None:
+    recent = RecentFrames()
+    recent.add(block_of(0))
+    recent.paused = True
+    recent.add(block_of(100))
+    assert (recent.blocks(), recent.nbytes) == ([], 0)
+
+    recent.paused = False
+    recent.add(block_of(200))
+    assert times_ms(recent) == list(range(200, 210))
+
+
 def test_what_was_said_before_a_silence_stays() -> None:
     recent = RecentFrames(seconds=1)
     recent.add(block_of(0))

@@ -1,5 +1,7 @@
 """Budgets: what is given up, and in which order, when a day's bytes run short.
 
+The limits of the agent itself (`agent.limits`) give up the same in the same order.
+
 A budget is so many MB a day, over all links or over metered ones. What counts is the plain share of
 it that is used, whatever the time of day: a vehicle that drives in the morning only may well use
 all of its day by noon.
@@ -66,6 +68,25 @@ _STEPS: Final = (
     _Step(0.95, Degradation(5, 8, _RAW | {"telemetry"}), "only events and reports are kept"),
 )
 
+LEVELS: Final = len(_STEPS) - 1
+"""The highest level, at which all is given up that may be."""
+
+
+def degradation_of(level: int) -> Degradation:
+    """What is given up at a level."""
+    return _STEPS[level].degradation
+
+
+def sentence_of(level: int) -> str:
+    """What is still kept at a level, such as `one sample in 2 is kept`."""
+    return _STEPS[level].sentence
+
+
+def level_of(share: float, before: int) -> int:
+    """The level at a share of a day's bytes that are used, where it was `before`."""
+    return max(_level(share), min(before, _level(share + HYSTERESIS)))
+
+
 REPORT: Final = TableSchema(
     "agent",
     "Budget",
@@ -102,7 +123,7 @@ class BudgetKeeper:
         self._used = {link: max(0, count) for link, count in sent.items()}
         share = max((self._share(budget) for budget in self._budgets), default=0.0)
         before = self.degradation.level
-        level = max(_level(share), min(before, _level(share + HYSTERESIS)))
+        level = level_of(share, before)
         self.change = ""
         if level != before or self._since is None:
             self._since = now

@@ -71,12 +71,12 @@ class Collector:
         self.profiles = {name: profile_of(profile) for name, profile in written.items()}
         """One of each, for what batches say of them."""
         triggers = sum(c.trigger is not None for c in plan.campaigns)
-        ring_bytes = min(RING_BYTES, _ALL_RINGS_BYTES // max(1, triggers))
+        self._ring_bytes = min(RING_BYTES, _ALL_RINGS_BYTES // max(1, triggers))
         self.campaigns = [
             Campaign(
                 c,
                 profile=profile_of(written[c.privacy]) if c.privacy else None,
-                ring_bytes=ring_bytes,
+                ring_bytes=self._ring_bytes,
                 boot_id=boot_id,
             )
             for c in plan.campaigns
@@ -90,7 +90,7 @@ class Collector:
         self.recent: collections.deque[Sequence[SignalTable]] = collections.deque(maxlen=_RECENT)
         """Of the last blocks, for the values that events tell."""
         self.degradation = Degradation()
-        """What the budget asks for; set from the event loop."""
+        """What budget and limits ask for; set from the event loop, also before the plan begins."""
         self.anchor: Anchor | None = None
         """How wall time follows from boot time; set from the event loop."""
         self.came_true: set[str] = set()
@@ -170,6 +170,14 @@ class Collector:
         gone = [c for c in self.campaigns if c.campaign not in following.plan.campaigns]
         sessions = self.sessions is not None and not self.same_sessions(following)
         return self._end({}, retire=gone, every=sessions)
+
+    def squeeze(self, level: int) -> None:
+        """Hold less for the time before triggers: half of it at each level. From any thread.
+
+        What that costs goes with the next block, and events say so.
+        """
+        for campaign in self.campaigns:
+            campaign.ring.bound = self._ring_bytes >> level
 
     def _end(
         self, steps: Mapping[str, "Steps"], *, retire: Sequence[Campaign], every: bool
@@ -328,8 +336,6 @@ class Collector:
         self.live = set(old.live)
         self.recent = old.recent
         self.anchor = old.anchor
-        if self.plan.written.budget:  # what a budget has spent is nothing to a plan without one
-            self.degradation = old.degradation
         before = {c.campaign: c for c in old.campaigns}
         for campaign in self.campaigns:
             if campaign.campaign in before:

@@ -250,6 +250,11 @@ def others(facts: Facts) -> Iterator[Cause]:
     if degraded := text(facts.status, "budget", "degraded"):
         do = "raise the budget of the plan, or let it collect less"
         yield Cause(33, "budget", f"budget: {degraded}", do, "plan")
+    for limit in rows(facts.status, "limits", "limits"):
+        if count(limit, "level"):
+            what = f"limit: {text(limit, 'said')}: {text(facts.status, 'limits', 'degraded')}"
+            do = "raise it in [limits] of agent.toml, or let the plan collect less"
+            yield Cause(36, "limit", what, do, text(limit, "name"))
 
 
 RULES: Final[tuple[Callable[[Facts], Iterator[Cause]], ...]] = (

@@ -81,7 +81,7 @@ def stopped(facts: Facts) -> Iterator[Cause]:
     do = "start it: systemctl enable --now edge-agent, or without systemd: edge-agent run"
     if unit.get("LoadState") == "not-found":
         do = "install the package with its service, or start `edge-agent run`"
-    elif result == "oom-kill":
+    elif result == "oom-kill" or (result == "signal" and _out_of_memory(facts.log)):
         yield Cause(
             *(95, "memory"),
             "the kernel has ended the agent because it took too much memory",
@@ -113,6 +113,13 @@ def stopped(facts: Facts) -> Iterator[Cause]:
     elif said := _last_complaint(facts.log):
         what = f"no agent runs; the last complaint in its log: {said}"
     yield Cause(weight, "stopped", what, do)
+
+
+def _out_of_memory(lines: tuple[str, ...]) -> bool:
+    """Whether the last end was the kernel's doing: OOMPolicy=continue leaves it a mere signal."""
+    ends = [n for n, line in enumerate(lines) if "Main process exited" in line]
+    around = lines[max(0, ends[-1] - 3) : ends[-1] + 3] if ends else ()
+    return any("killed by the OOM killer" in line for line in around)
 
 
 def _ending(how: str, code: str) -> str:

@@ -31,7 +31,8 @@ _LAST_RUN: Final = "last-run.json"
 _LINES: Final = "500"
 _SECONDS: Final = 5.0
 _CHECK_SECONDS: Final = 20.0
-"""Loading large databases for the first time takes its time on a small computer."""
+"""Loading large databases for the first time takes its time on a small computer, and so does
+importing what reads the spool while that goes on."""
 _MOST_CONFIG: Final = 256 << 10
 _MOST_BATCHES: Final = 2_000
 _PROPERTIES: Final = (
@@ -360,8 +361,8 @@ SOURCES: Final[tuple[tuple[str, Source, float], ...]] = (
     ("kernel-log.txt", _kernel_log, 2 * _SECONDS + 1),
     ("unit.txt", _unit, 2 * _SECONDS + 1),
     ("process.txt", _process, _SECONDS),
-    ("updates.txt", _updates, _SECONDS),
-    ("spool.json", _spool, _SECONDS),
+    ("updates.txt", _updates, _CHECK_SECONDS),
+    ("spool.json", _spool, _CHECK_SECONDS),
     ("interfaces.txt", _interfaces, _SECONDS + 1),
     ("computer.txt", _computer, _SECONDS),
     ("storage.txt", _storage, _SECONDS),

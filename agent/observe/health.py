@@ -65,6 +65,9 @@ def _reasons(status: Mapping[str, Any]) -> Iterator[str]:
         yield f"ignition: {trouble}"
     if trouble := at(status, "link", "trouble"):
         yield f"link: {trouble}"
+    for limit in listed(at(status, "limits", "limits")):
+        if number(limit.get("level")):
+            yield f"limit: {limit.get('said')}: {at(status, 'limits', 'degraded')}"
     uplinks = listed(status.get("uplinks"))
     for uplink in uplinks:
         lanes = mapped(at(status, "spool", "lanes", str(uplink.get("name")))).values()

@@ -148,6 +148,19 @@ _AGENT: Final = (
         "Memory that the process has now",
         one("process", "memory_bytes"),
     ),
+    counter(
+        "process_written_bytes",
+        "",
+        "What the process gave to the disk: bytes passed to write()",
+        one("limits", "written_bytes"),
+    ),
+    *(
+        gauge(f"limit_{name}", "limit", what, rows(("limits", "limits"), "name", key))
+        for name, key, what in (
+            ("level", "level", "What is given up for a limit of the agent, as of `budget_level`"),
+            ("used_ratio", "used_ratio", "Share of a limit that is used; 1 is the limit"),
+        )
+    ),
     gauge(
         "machine_temperature_celsius",
         "",

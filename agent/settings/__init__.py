@@ -23,6 +23,7 @@ from agent.settings.buses import (
     SocketCanBus,
 )
 from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
+from agent.settings.limits import Limits
 from agent.settings.metrics import Metrics
 from agent.settings.ota import Ota
 from agent.settings.plan import (
@@ -62,6 +63,7 @@ __all__ = [
     "Health",
     "Ignition",
     "Lane",
+    "Limits",
     "Link",
     "Metrics",
     "Name",

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from agent.settings.buses import Bus
+from agent.settings.limits import Limits
 from agent.settings.metrics import Metrics
 from agent.settings.ota import Ota
 from agent.settings.types import Name, described
@@ -212,6 +213,9 @@ class Device(Struct, kw_only=True, forbid_unknown_fields=True):
     batch: Annotated[Batch, described("How samples are packed.")] = msgspec.field(
         default_factory=Batch
     )
+    limits: Annotated[
+        Limits, described("What the agent may take from the computer: CPU, memory, bytes written.")
+    ] = msgspec.field(default_factory=Limits)
     metrics: Annotated[Metrics, described("The agent's figures over HTTP, for a Prometheus.")] = (
         msgspec.field(default_factory=Metrics)
     )

@@ -16,6 +16,7 @@ from agent.errors import ConfigError
 from agent.settings.buses import AnyBus, Bus, GnssBus, RecordingBus, SocketCanBus
 from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
 from agent.settings.diagnostics import Obd, ObdDtc, Uds, UdsDid, UdsDtc, UdsField
+from agent.settings.limits import Limits
 from agent.settings.metrics import Metrics, address_of
 from agent.settings.ota import Ota
 from agent.settings.plan import (
@@ -300,6 +301,7 @@ _TABLES: Mapping[str, type[Struct]] = {
     "spool": Spool,
     "batch": Batch,
     "ignition": Ignition,
+    "limits": Limits,
     "metrics": Metrics,
     "ota": Ota,
     "gpio": Gpio,

@@ -1,11 +1,38 @@
-"""The seam to the file system: everything that the spool asks of a disk."""
+"""The seam to the file system: everything that the spool asks of a disk.
+
+What this process gives to the disk is counted here, in `WRITTEN`: bytes passed to write(), as the
+kernel counts the CPU time of a process. What lies below, such as pages, a journal and the flash's
+own blocks, is not in it.
+"""
 
 import contextlib
 import errno
 import fcntl
 import os
+import threading
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+
+class Written:
+    """Bytes that were passed to write(), of all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Since the process began."""
+        return self._total
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._total += count
+
+
+WRITTEN: Final = Written()
+"""Of this process: the spool, and every small file that is replaced whole."""
 
 
 class FileSystem(Protocol):
@@ -78,6 +105,7 @@ class RealFileSystem:
             written = os.pwrite(handle, view, offset)
             if not written:
                 raise OSError(errno.EIO, "the disk took nothing")
+            WRITTEN.add(written)
             offset += written
             view = view[written:]
 

@@ -130,9 +130,13 @@ class Allowance:
 
     def spend(self, body_bytes: int, now: Now) -> None:
         """So much of a batch has gone over the metered link, whatever came of it."""
+        self.add(on_the_link(body_bytes), now)
+
+    def add(self, count: int, now: Now) -> None:
+        """So many bytes were spent, with all that is around them."""
         self._pass_time(now)
         for period in self._periods:
-            period.spent += on_the_link(body_bytes)
+            period.spent += count
 
     def today(self, now: Now) -> int:
         """Bytes of this day so far."""

@@ -4,6 +4,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from agent.spool.filesystem import WRITTEN
+
 
 def replace_durably(path: Path, content: bytes, mode: int) -> None:
     """Put a file in place of another one.
@@ -23,6 +25,7 @@ def replace_durably(path: Path, content: bytes, mode: int) -> None:
                 owner = path.parent.stat()
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.write(content)
+            WRITTEN.add(len(content))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

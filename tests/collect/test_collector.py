@@ -1,12 +1,10 @@
 """What campaigns keep of the tables of a block."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,11 +12,11 @@ from hypothesis import strategies as st
 
 from agent.blocks import FrameBlock, SignalTable
 from agent.collect import Collector, Plan
-from agent.collect.budget import Degradation
+from agent.collect.budget import degradation_of
 from agent.collect.collector import Destination
 from agent.errors import ConfigError
 from agent.ledger import Ledger, differences
-from agent.settings import Budget, Campaign, DatabaseOfBus
+from agent.settings import Campaign, DatabaseOfBus
 from agent.settings import Plan as PlanFile
 from agent.signals import Database, Decoder
 from tests.signals.dbctext import Msg, Sig, text
@@ -266,28 +264,16 @@ def test_a_condition_on_a_bus_that_never_speaks_holds_up_rows_for_ten_seconds(
     assert (row["offered"], row["outside"]) == (60, 60 - row["held"])
 
 
-@pytest.mark.parametrize(("mb_per_day", "kept"), [(None, 6), (1000.0, 0)])
-def test_what_a_budget_has_spent_is_nothing_to_a_plan_without_one(
-    database: Database, mb_per_day: float | None, kept: int
-) -> None:
-    """Else a bundle with a budget of next to nothing would stop collecting after its end, too."""
-    spent = Degradation(5, 8, frozenset({"raw", "telemetry"}))
-    everything = Campaign(name="all", signals=["Motor.*"])
-    before = Collector(_with_budget(plan(database, everything), 0.001), Ledger())
-    before.degradation = spent
-    after = plan(database, everything)
-    following = Collector(
-        after if mb_per_day is None else _with_budget(after, mb_per_day), Ledger()
-    )
+@pytest.mark.parametrize("level", [0, 5])
+def test_a_plan_begins_with_what_it_was_told_to_give_up(database: Database, level: int) -> None:
+    """And not with what the one before had to, whose budget is nothing to it."""
+    built = plan(database, Campaign(name="all", signals=["Motor.*"]))
+    before, following = Collector(built, Ledger()), Collector(built, Ledger())
+    before.degradation = degradation_of(5 - level)
+    following.degradation = degradation_of(level)
 
     before.retire(following)
 
-    tables = Decoder.of_paths(after.database, after.wanted).decode(frames([(0, 1, bytes(8))] * 2))
+    tables = Decoder.of_paths(built.database, built.wanted).decode(frames([(0, 1, bytes(8))] * 2))
     given = following.offer(tables).values()
-    assert sum(each.samples for rows in given for each in rows) == kept
-
-
-def _with_budget(plan: Plan, mb_per_day: float) -> Plan:
-    budget = [Budget(link="any", mb_per_day=mb_per_day)]
-    written = msgspec.structs.replace(plan.written, budget=budget)
-    return dataclasses.replace(plan, written=written)
+    assert sum(each.samples for rows in given for each in rows) == (0 if level else 6)

@@ -194,6 +194,27 @@ def test_what_had_to_go_for_lack_of_memory_is_named(
     assert min(run.frames) > last // MS
 
 
+def test_half_as_much_is_held_at_each_level_at_which_memory_is_short(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.collect.collector.RING_BYTES", 32 << 10)
+    run = Run(plan_of(database, hot(frames=True, pre_s=1000)))
+    held: list[int] = []
+    for level in (0, 1, 3, 0):
+        run.collector.squeeze(level)
+        for t in range(20_000 * len(held), 20_000 * (len(held) + 1), 10):
+            run.feed([motor(t)])
+        held.append(run.collector.status()[0]["ring_bytes"])
+    assert [
+        bound - 1000 < n <= bound
+        for n, bound in zip(held, (32_768, 16_384, 4_096, 32_768), strict=True)
+    ] == [True] * 4
+    run.feed([pack(80_000, 150), motor(80_001)])
+    run.finish()
+    assert [why for *_, why in run.events[0]["missing"]] == ["no memory was left"]
+    assert differences(run.ledger.snapshot()) == []
+
+
 def test_raw_frames_and_privacy_do_not_go_together(database: Database) -> None:
     campaign = hot(frames=True)
     campaign.privacy = "research"

@@ -56,6 +56,22 @@ WELL: dict[str, Any] = {
         "since_boot_s": 12.5,
         "budgets": [{"link": "any", "used_bytes": 7_100_000, "limit_bytes": 10_000_000}],
     },
+    "limits": {
+        "level": 0,
+        "since_boot_s": None,
+        "written_bytes": 1_234_567,
+        "limits": [
+            {
+                "name": "memory",
+                "used": 134_217_728,
+                "limit": 512 << 20,
+                "used_ratio": 0.25,
+                "level": 0,
+                "said": "memory 128 MB of 512 MB",
+            }
+        ],
+        "degraded": "",
+    },
     "uplinks": [
         {
             "name": "cloud",

@@ -143,6 +143,20 @@ TABLE: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "took too much memory",
         "memory_mb",
     ),
+    "oom, in the words of a unit that goes on after it": (
+        {
+            **dead(ActiveState="activating", Result="signal", ExecMainStatus="9"),
+            "log": (
+                "systemd[1]: edge-agent.service: A process of this unit has been killed by the OOM "
+                "killer.",
+                "systemd[1]: edge-agent.service: Main process exited, code=killed, status=9/KILL",
+                "systemd[1]: edge-agent.service: Failed with result 'signal'.",
+            ),
+        },
+        "memory",
+        "took too much memory",
+        "memory_mb",
+    ),
     "not allowed": (
         {**dead(ActiveState="active"), "denied": True},
         "permission",
@@ -431,6 +445,20 @@ TABLE: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "gpiochip0",
         "[ignition]",
     ),
+    "limit": (
+        status(
+            limits={
+                "degraded": "rates are halved",
+                "limits": [
+                    {"name": "cpu", "level": 2, "said": "cpu 30 % of 25 %"},
+                    {"name": "memory", "level": 0, "said": "memory 90 MB of 512 MB"},
+                ],
+            }
+        ),
+        "limit",
+        "cpu 30 % of 25 %: rates are halved",
+        "[limits]",
+    ),
     "budget": (
         status(budget={"degraded": "rates are halved"}),
         "budget",
@@ -527,7 +555,8 @@ anything = st.recursive(
             st.sampled_from(
                 (
                     *("buses", "uplinks", "ledger", "bus", "uplink", "spool", "ota", "rejected"),
-                    *("recognition", "differences", "ignition", "link", "budget", "state", "why"),
+                    *("recognition", "differences", "ignition", "link", "budget", "limits"),
+                    *("state", "why", "said", "level", "degraded"),
                     *("name", "trouble", "quarantine", "decoded", "unknown", "dropped", "verdict"),
                     *("last_frames_s", "uptime_s", "credential", "last_success_s_ago", "findings"),
                 )

@@ -47,6 +47,14 @@ def test_an_agent_that_is_well_has_nothing_to_say() -> None:
             [("buses", 1, "state", "ended: line 7 is no frame")],
             "bus body has ended: line 7 is no frame",
         ),
+        (
+            [
+                ("limits", "limits", 0, "level", 1),
+                ("limits", "limits", 0, "said", "memory 480 MB of 512 MB"),
+                ("limits", "degraded", "one sample in 2 is kept"),
+            ],
+            "limit: memory 480 MB of 512 MB: one sample in 2 is kept",
+        ),
         ([("buses", 2, "state", "starting")], "bus chassis does not start"),
         (
             [("buses", 0, "controller", "off")],
