@@ -16,7 +16,6 @@ import json
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from agent.clock import SECOND, BootNs, Clock, SystemClock
 from agent.collect import Plan
 from agent.collect.collector import Destination
 from agent.decoding import DecodeThread
+from agent.ending import Ending, until_so
 from agent.errors import AgentError, ConfigError, DatabaseError
 from agent.ignition import Key, signal_of
 from agent.intake import Intake
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge_agent")
 
-_JOIN_S = 0.5
-_LAST_WORDS_S = 0.5
 LAST_RUN = "last-run.json"
 
 
@@ -155,7 +153,6 @@ class Daemon:
         self._reloading: asyncio.Future[None] | None = None
         self._open_events: list[str] = []
         self._failed: list[str] = []
-        self._drained = False
         around = Surroundings(self._clock, self._store.date, early, self._key.awake, self._filters)
         self._intakes = [
             (
@@ -172,6 +169,8 @@ class Daemon:
             for bus in device.bus
             for source in sources_of(bus, around)
         ]
+        intakes = [intake for _, intake in self._intakes]
+        self._ending = Ending(intakes, self._decoder, self._store, self._senders, self.ledger)
 
     def _prepare(self, plan: Plan, bundle: str, ledger: Ledger | None = None) -> Prepared:
         return prepare(
@@ -314,11 +313,12 @@ class Daemon:
                 notify(f"READY=1\nSTATUS=plan {prepared.plan.name}")
                 log.info("vehicle %s: running plan %s", self._device.vehicle, prepared.plan.name)
                 if drain:
-                    tasks.append(asyncio.create_task(self._drain(stop)))
+                    tasks.append(asyncio.create_task(self._ending.drain(stop)))
                 await self._until(stop)
                 notify("STOPPING=1")
-                await asyncio.to_thread(self._halt)
-                await self._last_words(told)
+                self._stop.set()
+                self._failed += await asyncio.to_thread(self._ending.halt)
+                await self._ending.last_words(told)
         finally:
             for task in tasks:
                 task.cancel()
@@ -383,7 +383,7 @@ class Daemon:
             self._store.open([StreamKey(*where) for where in prepared.destinations])
             self._set_filters(lambda bus: union(before.filters(bus), prepared.filters(bus)))
             done = self._decoder.switch(prepared)
-            await _until_so(lambda: done.done() or not self._decoder.alive)
+            await until_so(lambda: done.done() or not self._decoder.alive)
             if not done.done():
                 raise ConfigError("the agent stops: no plan follows any more")
             done.result()
@@ -446,57 +446,11 @@ class Daemon:
 
     # -- the end -----------------------------------------------------------------------------
 
-    async def _drain(self, stop: asyncio.Event) -> None:
-        """End the run once everything is read, durable and acknowledged."""
-        await _until_so(
-            lambda: not any(i.alive for _, i in self._intakes) and not self._waits("queued")
-        )
-        self._decoder.end()
-        await _until_so(lambda: not self._decoder.alive and not self._waits("memory"))
-        self._store.seal_now()
-        await _until_so(lambda: not self._waits("waiting"))
-        self._drained = True
-        stop.set()
-
     def _leave_word(self) -> None:
         """The last status, for whoever asks when nobody answers any more."""
         with contextlib.suppress(OSError):
             path = Path(self._device.state_dir) / LAST_RUN
             path.write_text(json.dumps(self.status()) + "\n", encoding="utf-8")
-
-    async def _last_words(self, told: asyncio.Event) -> None:
-        """What was sealed at the end, among it that the run has ended well, goes if it can.
-
-        A drained run waits for that, until it is told to leave.
-        """
-        waits = [asyncio.ensure_future(sender.drained()) for sender in self._senders.all]
-        words = asyncio.gather(*waits)
-        if told.is_set() or not self._drained:
-            await asyncio.wait([words], timeout=_LAST_WORDS_S)
-        else:
-            hurry = asyncio.ensure_future(told.wait())
-            either: list[asyncio.Future[Any]] = [words, hurry]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-        words.cancel()
-        await asyncio.gather(words, return_exceptions=True)
-
-    def _waits(self, *levels: str) -> bool:
-        counts = self.ledger.snapshot()
-        rows = [*counts["bus"].values(), *counts["uplink"].values()]
-        return any(row.get(level, 0) for row in rows for level in levels)
-
-    def _halt(self) -> None:
-        began = time.monotonic()
-        self._stop.set()
-        for _, intake in self._intakes:
-            intake.join(_JOIN_S)
-            if intake.failed:
-                self._failed.append(intake.failed)
-        self._decoder.end()
-        self._decoder.join(_JOIN_S)
-        self._store.stop()
-        log.info("stopped in %.2f s", time.monotonic() - began)
 
     def status(self) -> dict[str, Any]:
         """Everything that the status socket tells."""
@@ -525,9 +479,3 @@ class Daemon:
             "differences": differences(counts),
             **self._telling.status(),
         }
-
-
-async def _until_so(condition: Callable[[], bool]) -> None:
-    """Wait for what threads bring about: their counters set no event of this loop."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
