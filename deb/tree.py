@@ -51,6 +51,7 @@ def lay_out(root: Path, target: Target, project: Path, program: Path, site: Path
     examples.symlink_to(Path("..") / data.relative_to(root / "usr"))
     _put(root / CONFIGURATION / "agent.toml", (data / "config/agent.toml").read_bytes())
     _put(root / CONFIGURATION / "plan-ev.toml", _plan(data / "config/plan-ev.toml"))
+    _put(root / CONFIGURATION / "plan-all.toml", (_FILES / "plan-all.toml").read_bytes())
     documents = root / "usr/share/doc" / PACKAGE
     for document in [project / "README.md", *sorted((project / "docs").glob("*.md"))]:
         _put(documents / document.name, document.read_bytes())

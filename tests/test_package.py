@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.ota import build_plan
 from deb import control, site, tree
 from deb.target import TARGETS, Target, debian_version
 
@@ -127,6 +128,7 @@ class TestFiles:
         assert tree.configuration(laid_out(tmp_path)) == [
             "/etc/edge-agent/agent.toml",
             "/etc/edge-agent/can/can0.conf.example",
+            "/etc/edge-agent/plan-all.toml",
             "/etc/edge-agent/plan-ev.toml",
         ]
 
@@ -146,6 +148,16 @@ class TestFiles:
         plan = (root / "etc/edge-agent/plan-ev.toml").read_text("utf-8")
         assert 'files = ["/usr/share/edge-agent/dbc/ev.dbc"]' in plan
         assert (root / "usr/share/edge-agent/dbc/ev.dbc").read_bytes()
+
+    def test_the_other_plan_keeps_all_of_the_database_that_is_put_beside_it(
+        self, tmp_path: Path
+    ) -> None:
+        folder = laid_out(tmp_path) / "etc/edge-agent"
+        shutil.copy(PROJECT / "dbc/ev.dbc", folder / "car.dbc")
+        plan = build_plan(folder / "plan-all.toml", buses=["powertrain"], uplinks=["cloud"])
+        signals = [(m.name, s.name) for m in plan.database.buses["*"] for s in m.signals]
+        (kept,) = ([(s.message, s.signal) for s in c.signals] for c in plan.campaigns)
+        assert sorted(kept) == sorted(signals)
 
     @pytest.mark.parametrize("target", [DEBIAN, UBUNTU], ids=lambda t: t.name)
     def test_the_program_is_run_by_the_python_that_it_depends_on(

@@ -86,7 +86,21 @@ def controlled(name: str, text: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def controller() -> Iterator[str]:
-    """A controller, which the kernel makes of an adapter on a pseudo-terminal; gives its name."""
+    """A controller that is plugged in; gives its name."""
+    with adapter() as (name, _):
+        try:
+            yield name
+        finally:
+            run("systemctl", "stop", unit(name))
+
+
+@contextlib.contextmanager
+def adapter() -> Iterator[tuple[str, int]]:
+    """A controller, which the kernel makes of an adapter on a pseudo-terminal.
+
+    Gives its name, and a file of the adapter's end: what is written there, as LAWICEL ASCII, are
+    frames from the bus.
+    """
     before = interfaces()
     wire, line = pty.openpty()
     tty.setraw(line)
@@ -102,9 +116,8 @@ def controller() -> Iterator[str]:
     thread = threading.Thread(target=take)
     thread.start()
     try:
-        yield name
+        yield name, wire
     finally:
-        run("systemctl", "stop", unit(name))
         ended.set()
         thread.join()
         os.close(wire)

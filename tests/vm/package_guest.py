@@ -48,13 +48,18 @@ def journal(unit: str) -> str:
     return run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
 
 
-def until(condition: Callable[[], Any], what: str, shown: Callable[[], Any] = str) -> Any:
+def until(
+    condition: Callable[[], Any],
+    what: str,
+    shown: Callable[[], Any] = str,
+    limit_s: float = LIMIT_S,
+) -> Any:
     """Wait for a condition; gives what it gave.
 
     Raises:
         AssertionError: it did not come; with what `shown` gives, and the journal.
     """
-    end = time.monotonic() + LIMIT_S
+    end = time.monotonic() + limit_s
     while time.monotonic() < end:
         if found := condition():
             return found

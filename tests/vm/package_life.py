@@ -6,6 +6,7 @@ Does what an operator does, with dpkg and systemctl, and notes what it sees; `te
 the host judges. It changes the whole system, so it belongs into a guest that is thrown away.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -15,24 +16,28 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from agent.batch import read_batch
+from agent.batch import BatchReader
+from agent.errors import BatchError
 from tests import processes
 from tests.vm import frames
 from tests.vm.car import DBC, PLAN
 from tests.vm.package_bus import buses
 from tests.vm.package_guest import dpkg, files, properties, run, until
+from tests.vm.updates import FLEET, Desk
 
 AGENT: Final = "/usr/bin/edge-agent"
 UNIT: Final = "edge-agent.service"
 CONFIGURATION: Final = Path("/etc/edge-agent")
 STATE: Final = Path("/var/lib/edge-agent")
 CLOUD: Final = Path("/tmp/cloud")  # noqa: S108 - of a guest that nobody else uses
+OPERATOR: Final = Path("/tmp/operator")  # noqa: S108 - the same
 BUS: Final = "vcan20"
 EDITED: Final = "# edited by the operator\n"
 WANTED: Final = 0x123
 AT_ONCE: Final = 500
+BUNDLE: Final = "fleet 1"
 
 _DROP_INS: Final = Path("/etc/systemd/system/edge-agent.service.d")
 _RUN_TIME: Final = Path("/run/systemd/system/edge-agent.service.d")
@@ -58,19 +63,22 @@ def life(older: str, newer: str) -> Iterator[tuple[str, Any]]:
     yield "installed", installed(older)
     yield "analysed", analysed()
     yield from buses()
-    configure()
+    desk = Desk(OPERATOR, CONFIGURATION / "agent.toml")
+    desk.begin()
+    configure(over_the_air(desk))
     systemctl("start", f"can-bus@{BUS}")
     yield "enabled", systemctl("enable", "--now", UNIT)
-    with Cloud() as cloud:
+    with Cloud(desk):
         send(0)
-        yield "arrived", cloud.arrived(1)
-    send(1)
+        yield "arrived", arrived(0)
+        yield "reloaded", reloaded()
+        yield "over the air", taken(desk, 1)
+    send(2)
     yield "waiting", until(waiting, "a batch in the spool")
-    yield "upgraded", replaced(newer)
-    with Cloud() as cloud:
-        yield "arrived after the upgrade", cloud.arrived(2)
-    yield "downgraded", replaced(older)
-    yield "reloaded", reloaded()
+    yield "upgraded", replaced(newer, 3)
+    with Cloud(desk):
+        yield "arrived after the upgrade", arrived(3)
+    yield "downgraded", replaced(older, 4)
     yield "killed", killed(signal.SIGKILL)
     yield "with drop-ins", with_drop_ins()
     yield "hung", killed(signal.SIGSTOP)
@@ -129,8 +137,11 @@ def exposure(unit: str) -> float:
     return float(match[1])
 
 
-def configure() -> None:
-    """What an operator does: edits the device file, adds a plan with its database, and a bus."""
+def configure(more: str = "") -> None:
+    """What an operator does: edits the device file, adds a plan with its database, and a bus.
+
+    `more` are tables for the device file.
+    """
     path = CONFIGURATION / "agent.toml"
     text = path.read_text("utf-8")
     for before, after in (
@@ -141,10 +152,21 @@ def configure() -> None:
     ):
         assert text.count(before) == 1, before
         text = text.replace(before, after)
-    path.write_text(text + EDITED, "utf-8")
+    path.write_text(text + more + EDITED, "utf-8")
     (CONFIGURATION / "plan.toml").write_text(PLAN, "utf-8")
     (CONFIGURATION / "numbers.dbc").write_text(DBC, "utf-8")
     (CONFIGURATION / "can" / f"{BUS}.conf").write_text("KIND=vcan\nFD=on\n", "ascii")
+
+
+def over_the_air(desk: Desk) -> str:
+    """The table that has plans come from the operator's desk, whose root is put beside it."""
+    root = CONFIGURATION / "root.json"
+    root.write_bytes((desk.repository / "metadata/1.root.json").read_bytes())
+    # One slow CPU does everything here; what a plan costs is no subject.
+    return (
+        f'[ota]\nurl = "http://127.0.0.1:{Cloud.PORT}/ota"\nroot_file = "{root}"\n'
+        "trial_s = 1\nmax_cpu_percent = 1000\n"
+    )
 
 
 def send(number: int) -> None:
@@ -175,42 +197,90 @@ def waiting() -> list[str]:
 
 
 class Cloud:
-    """The reference cloud that is in the package."""
+    """The reference cloud that is in the package; it serves the operator's repository, too."""
 
     PORT: Final = 8080
 
-    def __enter__(self) -> Self:
+    def __init__(self, desk: Desk) -> None:
+        words = ["--listen", f"127.0.0.1:{self.PORT}", "--data", str(CLOUD)]
+        self._words = [AGENT, "cloud", *words, "--ota", str(desk.repository)]
+
+    def __enter__(self) -> None:
         CLOUD.mkdir(exist_ok=True)
-        words = ["cloud", "--listen", f"127.0.0.1:{self.PORT}", "--data", str(CLOUD)]
-        self._process = subprocess.Popen([AGENT, *words], stdout=subprocess.DEVNULL)
-        return self
+        self._process = subprocess.Popen(self._words, stdout=subprocess.DEVNULL)
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.wait(60)
 
-    def arrived(self, rounds: int) -> bool:
-        """Whether each number of so many rounds has come once, and no other."""
-        wanted = list(range(rounds * AT_ONCE))
-        until(lambda: len(self._numbers()) >= len(wanted), f"{len(wanted)} numbers", self._numbers)
-        return self._numbers() == wanted
 
-    def _numbers(self) -> list[int]:
-        tables = [t for t in read_batch(*sorted(CLOUD.rglob("*.batch"))) if t.message == "Numbers"]
-        return sorted(n for table in tables for n in table.raw["Number"].tolist())
+def arrived(number: int) -> dict[str, list[int]]:
+    """What is in the cloud, by bundle, when a round has come."""
+    until(lambda: bundles_of(number, CLOUD), f"round {number} in the cloud", lambda: kept(CLOUD))
+    return kept(CLOUD)
 
 
-def replaced(package: str) -> dict[str, Any]:
-    """Another version in place of the one that runs."""
+def kept(folder: Path) -> dict[str, list[int]]:
+    """The numbers in the batches below a folder, by the bundle that these name; in order."""
+    found: dict[str, list[int]] = {}
+    for path in folder.rglob("*.batch"):
+        # One that is just begun, or has just gone elsewhere, is seen the next time.
+        with contextlib.suppress(BatchError):
+            batch = BatchReader(path)
+            numbers = found.setdefault(batch.header.get("bundle", ""), [])
+            for kind, table in batch.records():
+                if kind == "samples" and table.message == "Numbers":
+                    numbers += table.raw["Number"].tolist()
+    return {bundle: sorted(numbers) for bundle, numbers in found.items() if numbers}
+
+
+def bundles_of(number: int, folder: Path) -> list[str]:
+    """Which bundles name the batches below a folder that hold a round; none until all of it is."""
+    wanted = set(range(number * AT_ONCE, (number + 1) * AT_ONCE))
+    by_bundle = {bundle: wanted.intersection(numbers) for bundle, numbers in kept(folder).items()}
+    if sum(map(len, by_bundle.values())) < len(wanted):
+        return []
+    return sorted(bundle for bundle, numbers in by_bundle.items() if numbers)
+
+
+def taken(desk: Desk, number: int) -> str:
+    """A plan is published, tried while a round comes, and stays; gives what the agent says."""
+    desk.publish(1, FLEET)
+    run(AGENT, "ota", "poll")
+    until(lambda: updates().get("running") == BUNDLE, f"{BUNDLE} is tried", updates)
+    send(number)
+    until(lambda: not updates().get("trial", BUNDLE), f"{BUNDLE} stays", updates)
+    return shown()
+
+
+def updates() -> dict[str, Any]:
+    said = status()
+    return {} if said is None else dict(said["ota"])
+
+
+def shown() -> str:
+    """Which plan runs, as the operator on the vehicle sees it."""
+    return run(AGENT, "ota", "show").stdout.partition("\n")[0]
+
+
+def replaced(package: str, number: int) -> dict[str, Any]:
+    """Another version in place of the one that runs; then comes a round."""
     process, install, batches = pid(), identity(), waiting()
     dpkg("--install", package)
     until(reads, "the agent after it was replaced")
+    spooled = set(waiting())
+    send(number)
+    spool = STATE / "spool"  # without a link the newest batch stays open
     return {
         "version": run("dpkg-query", "-W", "-f", "${Version}", "vehicle-edge-agent").stdout,
         "edits": (CONFIGURATION / "agent.toml").read_text("utf-8").endswith(EDITED),
         "restarted": pid() not in (0, process),
         "identity": identity() == install,
-        "spool": set(batches) <= set(waiting()),
+        "spool": set(batches) <= spooled,
+        "shown": shown(),
+        "named by new batches": until(
+            lambda: bundles_of(number, spool), f"round {number} in the spool", lambda: kept(spool)
+        ),
         "enabled": properties(UNIT, "UnitFileState")["UnitFileState"],
         "changed files": run("dpkg", "--verify", "vehicle-edge-agent").stdout,
         "byte code without source": [

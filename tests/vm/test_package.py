@@ -6,47 +6,29 @@ of that.
 
 import hashlib
 import json
-import os
-import platform
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.vm.guest import CACHE, REPOSITORY, Guest
+from tests.vm.guest import Guest
+from tests.vm.packages import FOLDER, build, inside, present
 
 pytestmark = [pytest.mark.vm_host, pytest.mark.timeout(600)]
 
 MOST_EXPOSED: Final = 2.0
 OLDER: Final = "0.0.1"
-TARGET: Final = {"x86_64": "deb12-amd64", "aarch64": "deb12-arm64"}[platform.machine()]
+AT_ONCE: Final = 500
+BUNDLE: Final = "fleet 1"
 
 Facts = dict[str, Any]
-
-
-def build(folder: Path, *options: str) -> Path:
-    """The package of this checkout, for the guest's system."""
-    words = [sys.executable, "-m", "deb", TARGET, "--uncompressed", "--to", str(folder), *options]
-    done = subprocess.run(
-        words,
-        cwd=REPOSITORY,
-        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
 
 
 @pytest.fixture(scope="module")
 def packages(guest: Guest) -> tuple[Path, Path]:  # noqa: ARG001 - it prepares .vm
     """One of an older version, and that of this checkout; the guest sees both."""
-    folder = CACHE / "deb"
-    return build(folder, "--version", OLDER), build(folder)
+    return build(FOLDER, "--version", OLDER), present()
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +37,10 @@ def facts(
 ) -> Facts:
     """What was seen in the life of a package."""
     out = tmp_path_factory.mktemp("facts")
-    inside = [f"/mnt/project/{package.relative_to(REPOSITORY)}" for package in packages]
+    both = " ".join(map(inside, packages))
     done = guest.run(
-        f"python3 -m tests.vm.package_life {' '.join(inside)} /mnt/out/facts.json",
-        timeout_s=250,
+        f"python3 -m tests.vm.package_life {both} /mnt/out/facts.json",
+        timeout_s=400,
         out=out,
     )
     print(done.output)
@@ -70,6 +52,11 @@ def test_the_same_commit_gives_the_same_bytes(packages: tuple[Path, Path], tmp_p
     again = build(tmp_path)
     assert again.name == packages[1].name
     assert digest(again) == digest(packages[1])
+
+
+def rounds(*numbers: int) -> list[int]:
+    """What the frames of some rounds said."""
+    return [n for number in numbers for n in range(number * AT_ONCE, (number + 1) * AT_ONCE)]
 
 
 def digest(path: Path) -> str:
@@ -160,7 +147,10 @@ class TestBuses:
 class TestService:
     def test_frames_reach_the_cloud(self, facts: Facts) -> None:
         assert facts["enabled"] == 0
-        assert facts["arrived"] is True
+        assert facts["arrived"] == {"": rounds(0)}
+
+    def test_a_plan_over_the_air_stays(self, facts: Facts) -> None:
+        assert facts["over the air"] == f"running: bundle {BUNDLE}"
 
     def test_it_reads_its_plan_again_and_refuses_a_wrong_one(self, facts: Facts) -> None:
         seen = facts["reloaded"]
@@ -188,6 +178,11 @@ class TestAnotherVersion:
         assert seen["enabled"] == "enabled"
 
     @pytest.mark.parametrize("name", ["upgraded", "downgraded"])
+    def test_the_plan_that_came_over_the_air_stays(self, facts: Facts, name: str) -> None:
+        assert facts[name]["shown"] == f"running: bundle {BUNDLE}"
+        assert facts[name]["named by new batches"] == [BUNDLE]
+
+    @pytest.mark.parametrize("name", ["upgraded", "downgraded"])
     def test_it_runs_at_once_and_nothing_of_the_other_is_left(
         self, facts: Facts, name: str
     ) -> None:
@@ -202,7 +197,7 @@ class TestAnotherVersion:
 
     def test_what_waited_arrives_after_an_upgrade(self, facts: Facts) -> None:
         assert facts["waiting"]
-        assert facts["arrived after the upgrade"] is True
+        assert facts["arrived after the upgrade"] == {"": rounds(0), BUNDLE: rounds(1, 2, 3)}
 
 
 # dpkg --verify: the MD5 of a conffile is another one.
