@@ -1,6 +1,7 @@
 """The spool at work: tables in, durable batches out, in a thread of its own."""
 
 import contextlib
+import datetime as dt
 import errno
 import functools
 import logging
@@ -10,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from agent.blocks import Kept
-from agent.clock import SECOND, Anchor, AnchorBook, BootNs, Clock, WallNs, best_anchor
+from agent.clock import (
+    SECOND,
+    Anchor,
+    AnchorBook,
+    BootNs,
+    Clock,
+    Quality,
+    WallNs,
+    best_anchor,
+)
 from agent.errors import SpoolError
 from agent.ledger import Ledger
 from agent.settings import Batch, Spool
@@ -36,6 +46,8 @@ _BACKLOG_AGE_S = 900.0
 _REPORT_AGE_S = 600.0
 """Records of how the agent is come once a minute: each by itself would cost seven times as much."""
 _RETRY_S = 1.0
+_JUMP_S = 1.0
+"""What a clock must jump by to be worth a line in the log."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 QUARANTINE_FILES = 100
 """How many files are kept aside for each uplink; the oldest goes first."""
@@ -101,6 +113,8 @@ class SpoolStore:
         self._closing = list(found.left_open)
         """Batches that wait to be sealed, published or removed."""
         self._anchors = AnchorBook(clock, found.anchors)
+        self._said: dict[bool, Anchor] = {}
+        """What the log was told last, of GNSS and of the computer's own clock."""
         ages = Ages(clock, self._anchors, found.born)
         self._around = Surroundings(
             folder=self.folder,
@@ -165,7 +179,7 @@ class SpoolStore:
         self._around.headers[:] = [self._headers(header)]
         self.open(keys)
         if self._closing:
-            log.info("%d batches of an earlier run are sealed", len(self._closing))
+            log.info("batches that an earlier run left open, sealed now: %d", len(self._closing))
         self.commit()
         if thread:
             self._thread.start()
@@ -262,11 +276,29 @@ class SpoolStore:
         """
         self._round()
 
+    def _say(self, anchors: Sequence[Anchor]) -> None:
+        """What the clock shows, for the log: at first, after a jump, when it is better known."""
+        for anchor in anchors:
+            gnss = anchor.quality is Quality.GNSS
+            last = self._said.get(gnss)
+            if last and last.quality == anchor.quality:
+                jump_s = (anchor.offset - last.offset) / SECOND
+                if abs(jump_s) < _JUMP_S:
+                    continue
+                how = f"it jumped by {jump_s:+,.0f} s"
+            else:
+                how = "not synchronised" if not anchor.quality else "synchronised"
+            self._said[gnss] = anchor
+            whose = "GNSS" if gnss else "the clock"
+            shown = dt.datetime.fromtimestamp(anchor.wall // SECOND, dt.UTC)
+            log.info("%s shows %s: %s", whose, f"{shown:%Y-%m-%d %H:%M:%S} UTC", how)
+
     def _round(self, *, final: bool = False, last: bool = False) -> bool:
         errors: list[OSError] = []
         with self._lock:
             hurries, self._hurries = self._hurries, []
         anchors = self._anchors.look()
+        self._say(anchors)
         for batch in self._closing:
             if not batch.sealed:
                 with _noted(errors):
