@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cantools.database import Database as Cantools
 
 from agent.bench.encode import Encoder
 from agent.bench.vehicle import VirtualVehicle
@@ -100,14 +99,12 @@ def test_the_plan_of_the_demo_is_no_harm(before: Prepared, blocks: list[FrameBlo
 def test_frames_made_for_a_database_are_kept_to_the_last_sample(
     tmp_path: Path, before: Prepared
 ) -> None:
-    database = Cantools()
-    database.add_dbc_file(EV)
-    message = database.get_message_by_name("PackPower")
+    message = next(m for m in Database.load([EV]).messages("body") if m.name == "PackPower")
     data = Encoder(message).encode({"PackVoltage": np.arange(1000) % 500})
     block = FrameBlock.from_arrays(
         bus="body",
         time=START + np.arange(1000) * 10 * MILLISECOND,
-        id=np.full(1000, message.frame_id),
+        id=np.full(1000, message.id),
         length=np.full(1000, message.length),
         data=data,
     )

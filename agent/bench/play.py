@@ -84,7 +84,7 @@ class SocketCanSink:
         try:
             self._bus = can.Bus(interface="socketcan", channel=interface, fd=True)
         except (can.CanError, OSError, AttributeError) as error:
-            raise BusError(_why(interface, error)) from error
+            raise BusError(why_not_open(interface, error)) from error
 
     def ready(self) -> bool:
         return True
@@ -267,7 +267,8 @@ def terminal() -> TextIO | None:
     return sys.stderr if sys.stderr.isatty() else None
 
 
-def _why(interface: str, error: Exception) -> str:
+def why_not_open(interface: str, error: Exception) -> str:
+    """Why a SocketCAN interface cannot be opened, for people."""
     number = getattr(error, "errno", None) or getattr(error, "error_code", None)
     if number == errno.ENODEV:
         return (

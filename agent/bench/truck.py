@@ -16,16 +16,17 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from cantools.database.can import Database, Message
 from numpy.typing import NDArray
 
 from agent.bench.curves import normal, uniform
-from agent.bench.encode import Encoder, to_raw
+from agent.bench.encode import Encoder, to_raw, unused_bits
 from agent.bench.haul import HAUL_S, STEPS, Haul, Life, Truck
 from agent.bench.pages import PAGE_S, STEP_NS, STEPS_OF_PAGE, Part, Vehicle
 from agent.blocks import EXTENDED, Int64, UInt8
 from agent.clock import MILLISECOND, BootNs
 from agent.settings import packaged
+from agent.signals import Database
+from agent.signals.model import Message
 
 BUS: Final = "j1939"
 _SLOT_NS: Final = 660_000
@@ -75,10 +76,9 @@ class VirtualTruck(Vehicle):
 
     def __init__(self, seed: int = 1, start: BootNs = BootNs(0)) -> None:  # noqa: B008 - an int
         super().__init__(BUS, start)
-        database = Database()
-        database.add_dbc_file(packaged("dbc/truck.dbc"))
+        messages = Database.load([packaged("dbc/truck.dbc")]).messages(BUS)
         self._truck = Truck.of(seed)
-        self._senders = _timetable([m for m in database.messages if m.name not in _BY_HAND])
+        self._senders = _timetable([m for m in messages if m.name not in _BY_HAND])
         self._haul_index = -1
         self._haul: Haul
         self._life = Life.begin(self._truck)
@@ -108,7 +108,7 @@ class VirtualTruck(Vehicle):
                 values = values + noise * (values != 0)  # what stands still gives no noise
             raw[signal.name] = to_raw(signal, values)
         time = self._times(step, sender.slot_ns, f"{name} jitter")
-        return time, sender.message.frame_id | EXTENDED, 8, sender.encoder.encode(raw) | sender.fill
+        return time, sender.message.id | EXTENDED, 8, sender.encoder.encode(raw) | sender.fill
 
     def _times(self, step: Int64, slot_ns: int, stream: str) -> Int64:
         jitter = uniform(self._truck.seed, stream, step)
@@ -176,9 +176,9 @@ def _timetable(messages: Sequence[Message]) -> tuple[_Sender, ...]:
     """A slot and a first round for each message, such that none meets another one."""
     taken = np.zeros((_SLOTS, _SECOND), np.bool_)
     senders = []
-    ordered = sorted(messages, key=lambda m: int(m.cycle_time or 0))
+    ordered = sorted(messages, key=lambda m: m.cycle_ms or 0)
     for place, message in enumerate(ordered):
-        period = int(message.cycle_time or 0) * MILLISECOND // STEP_NS
+        period = (message.cycle_ms or 0) * MILLISECOND // STEP_NS
         slot, first = next(
             (slot % _SLOTS, first)
             for slot in range(5 * place, 5 * place + _SLOTS)
@@ -186,8 +186,6 @@ def _timetable(messages: Sequence[Message]) -> tuple[_Sender, ...]:
             if not taken[slot % _SLOTS, first::period].any()
         )
         taken[slot, first::period] = True
-        zeros = {s.name: 0 for s in message.signals}
-        fill = message.encode(zeros, scaling=False, padding=True, strict=False)
         senders.append(
             _Sender(
                 message,
@@ -195,7 +193,7 @@ def _timetable(messages: Sequence[Message]) -> tuple[_Sender, ...]:
                 period,
                 first,
                 slot * _SLOT_NS,
-                np.frombuffer(fill, np.uint8),
+                unused_bits(message),
             )
         )
     return tuple(senders)

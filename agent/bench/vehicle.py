@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from cantools.database.can import Database, Message, Signal
 from numpy.typing import NDArray
 
 from agent.bench.curves import normal, uniform
@@ -20,6 +19,8 @@ from agent.bench.pages import PAGE_S, STEP_NS, STEPS_OF_PAGE, Part, Vehicle
 from agent.blocks import EXTENDED, Int64, UInt8
 from agent.clock import MILLISECOND, BootNs
 from agent.settings import packaged
+from agent.signals import Database
+from agent.signals.model import Message, Signal
 
 BUS: Final = "powertrain"
 _SLOT_NS: Final = 300_000
@@ -82,11 +83,10 @@ class VirtualVehicle(Vehicle):
         schedule: Schedule = DAY,
     ) -> None:
         super().__init__(BUS, start)
-        database = Database()
-        database.add_dbc_file(dbc_path())
+        messages = Database.load([dbc_path()]).messages(BUS)
         self._car = car or Car.of(seed)
         self._schedule = schedule
-        self._senders = tuple(_sender(i, m) for i, m in enumerate(database.messages))
+        self._senders = tuple(_sender(i, m) for i, m in enumerate(messages))
         self._cycle_index = -1
         self._cycle: Cycle
         self._life = Life.begin(self._car)
@@ -142,11 +142,11 @@ class VirtualVehicle(Vehicle):
 
 
 def _sender(place: int, message: Message) -> _Sender:
-    period = int(message.cycle_time or 0) * MILLISECOND // STEP_NS
+    period = (message.cycle_ms or 0) * MILLISECOND // STEP_NS
     return _Sender(
         message,
         Encoder(message),
-        message.frame_id | (EXTENDED if message.is_extended_frame else 0),
+        message.id | (EXTENDED if message.extended else 0),
         period,
         # Seven is prime to the ten rounds, so neighbours in the file lie far apart.
         7 * place % period,
@@ -157,7 +157,7 @@ def _sender(place: int, message: Message) -> _Sender:
 
 def _by_name(signal: Signal) -> tuple[bool, str]:
     """Selectors first; numbered signals in the order of their numbers."""
-    return not signal.is_multiplexer, signal.name
+    return not signal.multiplexer, signal.name
 
 
 assert CYCLE_S % PAGE_S == 0, "a page lies within one cycle"  # noqa: S101 - of constants
