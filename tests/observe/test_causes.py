@@ -147,8 +147,10 @@ TABLE: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         {
             **dead(ActiveState="activating", Result="signal", ExecMainStatus="9"),
             "log": (
-                "systemd[1]: edge-agent.service: A process of this unit has been killed by the OOM "
-                "killer.",
+                (
+                    "systemd[1]: edge-agent.service: A process of this unit has been killed by the "
+                    "OOM killer."
+                ),
                 "systemd[1]: edge-agent.service: Main process exited, code=killed, status=9/KILL",
                 "systemd[1]: edge-agent.service: Failed with result 'signal'.",
             ),
