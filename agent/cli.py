@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from agent import __version__
 from agent.commands import (
     batch,
+    bench,
     check,
     cloud,
     dbc,
@@ -35,7 +36,7 @@ from agent.errors import AgentError, ConfigError
 _COMMANDS = (
     *(run, check, status, doctor, reload, key, enrol),
     *(decode, estimate, plan, ota, dbc, batch, spool),
-    *(cloud, simulate, replay),
+    *(bench, cloud, simulate, replay),
 )
 
 

@@ -184,6 +184,7 @@ class Fleet:
         self.interval_s = interval_s
         self.late_s = 0.0
         """By how much a vehicle was late with a batch, at the most."""
+        self._halted = False
         names = [f"{prefix}-{n:04}" for n in range(count)]
         self.vehicles: Sequence[LightVehicle] = tuple(
             LightVehicle(root / name, name, uplink(name), seed=seed + n)
@@ -202,7 +203,7 @@ class Fleet:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def drive(self, seconds: float) -> None:
-        """Let every vehicle collect and seal in its turn for so long."""
+        """Let every vehicle collect and seal in its turn for so long, or until `halt`."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         turns = max(1, round(seconds / self.interval_s * len(self.vehicles)))
@@ -210,8 +211,14 @@ class Fleet:
         for turn in range(turns):
             due = began + turn * step_s
             await asyncio.sleep(max(0.0, due - loop.time()))
+            if self._halted:
+                return
             await asyncio.to_thread(self.vehicles[turn % len(self.vehicles)].collect)
             self.late_s = max(self.late_s, loop.time() - due - step_s)
+
+    def halt(self) -> None:
+        """Let `drive` end at the next turn."""
+        self._halted = True
 
     async def drained(self) -> None:
         """Wait until nothing waits for any uplink."""

@@ -224,7 +224,6 @@ def cloud(store: Store, **options: Any) -> Iterator[Client]:
 
 
 def files(folder: Path) -> list[str]:
-    """Every file below a data folder but the lock, relative."""
-    return sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != "lock"
-    )
+    """Every file below a data folder but the lock and what is derived of batches, relative."""
+    found = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name != "lock"]
+    return sorted(str(p) for p in found if p.parts[0] != "shelves")

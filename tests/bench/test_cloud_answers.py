@@ -243,12 +243,15 @@ def test_a_file_that_is_no_batch_any_more_does_not_hide_the_others(tmp_path: Pat
 def test_latest_values_have_unit_label_and_wall_time(tmp_path: Path) -> None:
     gear, speed = _received(tmp_path, [Drive().batch(5)]).latest(VEHICLE)
     assert speed == {
+        "id": "powertrain.Speed.Vehicle",
         "bus": "powertrain",
         "message": "Speed",
         "source": None,
         "signal": "Vehicle",
         "value": 0.04,
         "unit": "km/h",
+        "kind": "number",
+        "choices": {},
         "label": "",
         "raw": 4,
         "time_ns": WALL + 40_000_000,
@@ -256,6 +259,7 @@ def test_latest_values_have_unit_label_and_wall_time(tmp_path: Path) -> None:
         "time": "2023-11-14T22:13:20.040Z",
     }
     assert (gear["signal"], gear["raw"], gear["label"]) == ("Gear", 1, "drive")
+    assert (gear["kind"], gear["choices"]) == ("state", {"0": "park", "1": "drive"})
 
 
 def test_backlog_that_arrives_late_does_not_make_the_latest_value_older(tmp_path: Path) -> None:
@@ -326,28 +330,13 @@ def test_the_answers_over_http(tmp_path: Path, drive: Drive) -> None:
         assert (row["vehicle"], row["complete"], row["samples"]) == (VEHICLE, True, 10)
         assert row["bytes"] == len(batch.data)
         base = f"/v1/vehicles/{VEHICLE}"
-        assert client.get(base) == row
+        assert client.get(base).items() >= row.items()
         assert client.get(f"{base}/completeness")["complete"]
         assert len(client.get(f"{base}/latest")["signals"]) == 2
         assert client.get(f"{base}/batches")["batches"][0]["batch_id"] == batch.batch_id
         samples = client.get(f"{base}/samples?signal=Vehicle&from=2023-11-14T22:13:20.03Z")
         assert samples["signals"][0]["raw"] == [3, 4]
         assert client.get("/healthz")["status"] == "ok"
-
-
-def test_the_page_lists_vehicles_and_escapes_what_came_from_outside(
-    tmp_path: Path, drive: Drive
-) -> None:
-    first = drive.batch()
-    stone = {**drive.batch().tombstone("<script>"), "uplink": ""}
-    with cloud(Store(tmp_path)) as client:
-        assert b"No batch has arrived" in client.ask("GET", "/").body
-        for batch in (first, drive.batch(tombstones=[stone])):
-            client.put(batch)
-        page = client.ask("GET", "/").body.decode()
-    assert VEHICLE in page
-    assert "(&lt;script&gt;)" in page
-    assert "<script>" not in page
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,10 @@ def test_events_are_told_once_the_newest_first(tmp_path: Path) -> None:
             assert client.put(batch).status == 201
         hot, cold = client.get(f"/v1/vehicles/{VEHICLE}/events")["events"][::-1]
         assert client.get(f"/v1/vehicles/{VEHICLE}")["events"] == 3
-        page = client.ask("GET", "/").body.decode()
     assert (cold["event"]["name"], cold["time"]) == ("cold", "2023-11-14T22:13:31.000Z")
     assert (hot["batch_id"], hot["clock"]) == (second.batch_id, "wall")
     assert hot["event"]["complete"] is True
     assert hot["event"]["values"] == {"Speed": "nan", "Raw": "01"}
-    assert page.index("trigger cold") < page.index("trigger hot")
 
 
 def test_events_from_outside_cannot_hurt(tmp_path: Path) -> None:
@@ -90,7 +88,6 @@ def test_events_from_outside_cannot_hurt(tmp_path: Path) -> None:
         events = client.get(f"/v1/vehicles/{VEHICLE}/events")["events"]
         assert [e["event"]["name"] for e in events] == ["odd", "deep"]
         assert client.get(f"/v1/vehicles/{VEHICLE}")["unreadable"] == {}
-        assert "<script>" not in client.ask("GET", "/").body.decode()
 
 
 def test_a_missing_batch_that_told_events_is_a_gap(tmp_path: Path) -> None:

@@ -41,10 +41,6 @@ def put(client: Client, *batches: Batch) -> None:
         assert client.put(each).status == 201
 
 
-def page(client: Client) -> str:
-    return client.ask("GET", "/").body.decode()
-
-
 def test_reports_are_listed_each_once_the_newest_first(tmp_path: Path) -> None:
     first = [report(10, "accepted"), report(11, "applied")]
     # What was told and not yet known to be durable is told again.
@@ -52,7 +48,6 @@ def test_reports_are_listed_each_once_the_newest_first(tmp_path: Path) -> None:
     with cloud(Store(tmp_path / "data")) as client:
         put(client, batch(tmp_path, 2, second), batch(tmp_path, 1, first))
         updates = client.get(UPDATES)["updates"]
-        text = page(client)
     assert [u["what"] for u in updates] == ["rolled back", "applied", "accepted"]
     assert updates[0] == {
         "batch_id": f"{INSTALL}-1-report-2",
@@ -64,9 +59,6 @@ def test_reports_are_listed_each_once_the_newest_first(tmp_path: Path) -> None:
         "bundle": "ev 3",
         "why": "nothing was decoded",
     }
-    assert text.index("rolled back") < text.index("<td>accepted</td>")
-    assert "nothing was decoded" in text
-    assert "Latest events" not in text
 
 
 def test_a_report_that_was_told_late_has_the_time_at_which_it_was_made(tmp_path: Path) -> None:
@@ -79,13 +71,11 @@ def test_a_report_that_was_told_late_has_the_time_at_which_it_was_made(tmp_path:
     assert accepted["time_ns"] == WALL + 501 * SECOND
 
 
-def test_a_report_of_an_undated_boot_is_shown_without_a_time(tmp_path: Path) -> None:
+def test_a_report_of_an_undated_boot_has_no_time_of_day(tmp_path: Path) -> None:
     with cloud(Store(tmp_path / "data")) as client:
         put(client, batch(tmp_path, 1, [report(7, "refused", why="too new")], anchors=[]))
         (update,) = client.get(UPDATES)["updates"]
-        text = page(client)
-    assert (update["clock"], update["time"]) == ("boot", None)
-    assert "too new" in text
+    assert (update["clock"], update["time"], update["why"]) == ("boot", None, "too new")
 
 
 def test_a_campaign_that_is_called_update_is_no_report(tmp_path: Path) -> None:
@@ -93,7 +83,6 @@ def test_a_campaign_that_is_called_update_is_no_report(tmp_path: Path) -> None:
         put(client, batch(tmp_path, 1, [report(1, "hot", kind="trigger", campaign="update")]))
         assert client.get(UPDATES)["updates"] == []
         assert len(client.get(f"/v1/vehicles/{VEHICLE}/events")["events"]) == 1
-        assert "Latest updates" not in page(client)
 
 
 def test_reports_from_outside_cannot_hurt(tmp_path: Path) -> None:
@@ -116,12 +105,9 @@ def test_reports_from_outside_cannot_hurt(tmp_path: Path) -> None:
         put(client, batch(tmp_path, 1, hostile, **header))
         put(client, batch(tmp_path, 2, bundle=deep, plan=7, created=deep))
         updates = client.get(UPDATES)["updates"]
-        text = page(client)
     assert len(updates) == 6
     assert all(isinstance(u[key], str) for u in updates for key in ("what", "bundle", "why"))
     assert max(len(u["why"]) for u in updates) == 1000
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
 
 
 def test_many_other_events_do_not_push_reports_out(tmp_path: Path) -> None:
@@ -141,12 +127,11 @@ def test_the_newest_batch_on_board_says_which_plan_and_bundle_a_vehicle_runs(
         put(client, factory)
         row = client.get(f"/v1/vehicles/{VEHICLE}")
         assert (row["plan"], row["bundle"]) == ("ev", None)
-        assert "ev<br>factory" in page(client)
         put(client, newer, older)  # of two lanes the one that was begun last counts
         row = client.get(f"/v1/vehicles/{VEHICLE}")
         assert (row["plan"], row["bundle"]) == ("ev-more", "ev 3")
-        assert client.get("/v1/vehicles")["vehicles"] == [row]
-        assert "ev-more<br>bundle ev 3" in page(client)
+        (line,) = client.get("/v1/vehicles")["vehicles"]
+        assert line.items() <= row.items()
         batches = client.get(f"/v1/vehicles/{VEHICLE}/batches")["batches"]
     assert [b["bundle"] for b in batches] == [None, "ev 3", None]
 

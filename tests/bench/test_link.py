@@ -121,3 +121,82 @@ def test_an_address_that_is_taken_is_said() -> None:
             await Link("127.0.0.1", 1, port=link.port).start()
 
     run(test)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - a link tells nobody
+        await asyncio.sleep(0.005)
+
+
+def test_a_slow_link_passes_little_by_little_until_it_is_fast_again() -> None:
+    async def test(link: Link) -> None:
+        link.kbit_s = 50
+        data = bytes(range(256)) * 1000
+        passing = asyncio.create_task(over(link, data))
+
+        await until(lambda: link.down > 0)
+
+        assert link.down <= link.up < len(data) / 10
+        link.kbit_s = 0
+        link.wake()
+        assert await passing == data
+
+    run(test)
+
+
+def test_what_is_late_comes_when_the_link_is_no_longer_late() -> None:
+    async def test(link: Link) -> None:
+        link.latency_ms = 3_600_000
+        passing = asyncio.create_task(over(link, b"hello"))
+        await until(lambda: link.connections == 1)
+
+        link.latency_ms = 0
+        link.wake()
+
+        assert await passing == b"hello"
+
+    run(test)
+
+
+def lossy(test: Callable[[Link], Awaitable[None]]) -> None:
+    async def bench() -> None:
+        async with echo() as port, Link("127.0.0.1", port, resend_s=0.0001) as link:
+            await asyncio.wait_for(test(link), 60)
+
+    asyncio.run(bench())
+
+
+def test_a_lossy_link_loses_time_and_no_bytes() -> None:
+    async def test(link: Link) -> None:
+        link.lost_percent = 20
+        data = bytes(range(256)) * 400
+
+        assert await over(link, data) == data
+
+    lossy(test)
+
+
+def test_where_everything_is_lost_the_connection_is_given_up() -> None:
+    async def test(link: Link) -> None:
+        link.lost_percent = 100
+
+        with pytest.raises(ConnectionError):
+            await over(link, b"hello")
+
+        assert link.up == 0
+
+    lossy(test)
+
+
+def test_a_link_that_stands_still_can_be_closed() -> None:
+    async def test(link: Link) -> None:
+        link.latency_ms = 3_600_000
+        passing = asyncio.create_task(over(link, b"hello"))
+        await until(lambda: link.connections == 1)
+
+        await link.close()
+
+        await asyncio.wait([passing])
+        assert link.down == 0
+
+    run(test)

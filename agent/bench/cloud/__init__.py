@@ -2,6 +2,7 @@
 
 It is the other end of docs/upload-protocol.md, for the bench, for tests and for a small fleet on
 one machine. It has no database: the files are the truth, and everything else is read from them.
+What was read is kept beside them, in files that may be removed at any time.
 
 What an acknowledgement means
     201 is answered when the file has been checked against the digest of the sender, is a batch of
@@ -11,27 +12,36 @@ What an acknowledgement means
 
 Files
     {data}/vehicles/{vehicle}/{day of receipt, UTC}/{batch_id}.batch
+    {data}/shelves/{vehicle}/{batch_id}.shelf
+                                what was read out of a batch, see shelf.py; made again when missing
     {data}/incoming/            half uploads; whatever is here at a start is removed, of a shared
                                 folder what is older than an hour
     {data}/lock                 held while a cloud runs: a folder has one owner, or several that
                                 were all started to share it
-    The time of receipt is the modification time of the file, so a restart knows it. Digests and
-    summaries are computed when they are first asked for and kept in memory.
+    The time of receipt is the modification time of the file, so a restart knows it. Digests are
+    computed when they are first asked for and kept in memory.
 
 Rooms
     store.py         the files: temporary, checked, durable, found again. No HTTP.
     uploads.py       PUT: limits, checks, statuses; all work on files is done in threads.
     mqtt.py          the same from a broker, beside any number of other clouds.
-    server.py        the application: addresses and questions.
+    server.py        the application: its addresses, and batches as they are.
+    questions.py     GET: what is asked about vehicles; threads, ETags.
     answers.py       JSON and refusals.
     digest.py        Content-Digest fields, RFC 9530.
     summary.py       one batch -> what queries need of it, in one pass.
-    queries.py       what is known of each vehicle, built from summaries as batches arrive.
+    shelf.py         what was read out of one batch, kept as columns.
+    state.py         what is known of one vehicle, and where its samples lie.
+    queries.py       the answers, from the states; batches are taken in as they arrive.
+    columns.py       decoded columns of shelves, within a bound.
+    latest.py        the newest value of each signal.
+    series.py        signals over time for charts; thinning.py makes few points of many samples.
     completeness.py  pure: summaries -> which runs and streams are complete, and the gaps by name.
     gaps.py          a gap, and the sentences about it.
     updates.py       what vehicles made of configuration over the air.
     repository.py    the files of a repository of configuration, for vehicles to fetch.
-    page.py          a plain page for a browser.
+    static.py        the files of the page (web/), for a browser;
+    stream.py        tells open pages what arrives.
 
 Answers to a PUT
     201  stored; `Content-Digest` and the JSON repeat the digest

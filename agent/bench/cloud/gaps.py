@@ -87,9 +87,14 @@ def verdict_of_vehicle(vehicle: str, runs: list[dict[str, Any]]) -> str:
         names = ", ".join(str(r["run"]) for r in cut[:_MAX_NAMED])
         aside = f"; {'run' if len(cut) == 1 else 'runs'} {names} ended without a word"
     if bad:
-        return f"{vehicle}: incomplete: {len(bad)} of {len(runs)} runs; {bad[-1]['verdict']}{aside}"
+        part = f"{len(bad)} of {_runs(len(runs))}"
+        return f"{vehicle}: incomplete: {part}; {bad[-1]['verdict']}{aside}"
     running = " so far" if any(r["end"] == "running" for r in runs) else ""
-    return f"{vehicle}: complete{running}: {len(runs)} runs without a gap{aside}"
+    return f"{vehicle}: complete{running}: {_runs(len(runs))} without a gap{aside}"
+
+
+def _runs(n: int) -> str:
+    return f"{n} run{'s'[: n != 1]}"
 
 
 def sentence(

@@ -2,91 +2,154 @@
 
 The files are the truth. A vehicle's state takes in every stored batch once, in the order of
 receipt; a query takes in what is new before it answers, so it never lags behind an acknowledgement.
-All of it reads files and decodes, so a server calls it from threads.
+Where that would take longer than `patience_s` it answers with what there is so far, and `behind`
+says how many batches that leaves out. All of it reads files and decodes, so a server calls it from
+threads.
 """
 
 import fnmatch
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from agent.batch import BatchReader
 from agent.batch.dated import dated
+from agent.bench.cloud.columns import MOST_SAMPLES, ROOM_BYTES, Columns
 from agent.bench.cloud.completeness import completeness
-from agent.bench.cloud.events import MOST, Events
-from agent.bench.cloud.store import Store
+from agent.bench.cloud.events import MOST, plain
+from agent.bench.cloud.latest import Latest
+from agent.bench.cloud.series import Question, series
+from agent.bench.cloud.shelf import Shelf, Shelves, pack, unpack, unpack_schemas
+from agent.bench.cloud.state import Told, VehicleState
+from agent.bench.cloud.store import Store, Stored
 from agent.bench.cloud.summary import (
+    Content,
     Moment,
     Summary,
-    Value,
+    content,
     exact,
     iso,
     label,
     physical,
-    summarise,
+    read,
 )
-from agent.bench.cloud.updates import is_update, update
+from agent.bench.cloud.updates import update
 from agent.blocks import SignalTable
 from agent.clock import Anchor, best_anchor
 from agent.errors import BatchError
+from agent.ledger import differences
 
 _log = logging.getLogger(__name__)
 
 MAX_SAMPLES: Final = 100_000
+_BACKLOG: Final = 20
+"""Batches. Where more are not read yet, waiting does not help a question much."""
+_BACKLOG_PATIENCE_S: Final = 0.1
 
 
-class _Vehicle:
-    """State of one vehicle; `lock` is held by whoever reads or changes it."""
+class _Vehicle(VehicleState):
+    """The state of a vehicle, and answers that are good until the next batch."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.seen: set[str] = set()
-        self.summaries: list[Summary] = []
-        self.unreadable: dict[str, str] = {}
-        self.anchors: dict[Anchor, None] = {}
-        self.installs: dict[str, int] = {}
-        self.latest: dict[Any, tuple[tuple[int, int, int], Value]] = {}
-        self.events = Events()
-        self.updates = Events()
-        """Of the events those that tell of updates: many others do not push them out."""
-        self.newest: tuple[tuple[int, int, int], Summary] | None = None
-        """The batch that was begun last on board, with its installation, run and time."""
+        super().__init__()
+        self.latest = Latest()
+        self.verdict: tuple[int, dict[str, Any]] | None = None
+        """The revision, and what was said about completeness then."""
+        self.no_wait_until = 0.0
+        """A question has waited in vain: until then others do not."""
 
 
 class Catalogue:
     """Answers about the batches of a store, as JSON-able values."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        patience_s: float | None = None,
+        room_bytes: int = ROOM_BYTES,
+        most_samples: int = MOST_SAMPLES,
+    ) -> None:
+        """`patience_s` bounds how long a question waits for batches that are not read yet.
+
+        `room_bytes` is what decoded columns may take, `most_samples` what is read at once.
+        """
         self._store = store
+        self._patience_s = patience_s
+        self._shelves = Shelves(store.root / "shelves")
+        self._columns = Columns(self._shelves, room_bytes, most_samples)
         self._lock = threading.Lock()
         self._vehicles: dict[str, _Vehicle] = {}
-        self._verdicts: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._unwritten = False
 
-    def refresh(self, vehicle: str) -> None:
-        """Take in the batches of a vehicle that arrived since."""
+    @property
+    def decoded_bytes(self) -> int:
+        """What decoded columns take in memory."""
+        return self._columns.nbytes
+
+    def refresh(self, vehicle: str, patience_s: float | None = None) -> int:
+        """Take in batches of a vehicle that arrived since; how many are left after `patience_s`."""
+        state = self._known(vehicle)
+        self._take_in(vehicle, state, patience_s)
+        return self._behind(vehicle, state)
+
+    def has(self, vehicle: str) -> bool:
+        return self._store.count(vehicle) > 0
+
+    def behind(self, vehicle: str) -> int:
+        """How many batches have arrived and are not in answers yet."""
+        return self._behind(vehicle, self._known(vehicle))
+
+    def revision(self, vehicle: str) -> str:
+        """What changes when an answer about this vehicle may; takes in what is new."""
         state = self._state(vehicle)
-        with state.lock:
-            self._take_in(vehicle, state)
+        return f"{state.revision}.{self._behind(vehicle, state)}"
+
+    def revisions(self) -> str:
+        """As `revision`, of the fleet; takes in nothing."""
+        names = self._store.vehicles()
+        here = sum(map(self._store.count, names))
+        return f"{len(names)}.{here}.{sum(self._known(name).revision for name in names)}"
 
     def vehicles(self) -> list[dict[str, Any]]:
         """Every vehicle in a line: how much, since when, and whether it is complete."""
-        return [self.vehicle(name) for name in self._store.vehicles()]
+        return [self._line(name, self._state(name)) for name in self._store.vehicles()]
 
     def vehicle(self, name: str) -> dict[str, Any]:
-        batches = self._store.batches(name)
-        whole = self.completeness(name)
-        newest = self._newest(name)
+        """The line, how the vehicle is, and its ledger, as far as batches tell."""
+        state = self._state(name)
+        line = self._line(name, state)
+        with state.lock:
+            anchors = tuple(state.anchors)
+            health, database, ledger = state.health, state.database, state.ledger
+        told = health.value if health else {}
+        return {
+            **line,
+            "health": _told_json(health, anchors, "record"),
+            "buses": plain(told.get("buses") or {}),
+            "findings": _told_json(database, anchors, "report"),
+            "ledger": _ledger_json(ledger, anchors),
+        }
+
+    def _line(self, name: str, state: _Vehicle) -> dict[str, Any]:
+        whole = self._verdict(name, state)
+        with state.lock:
+            newest = state.newest[1] if state.newest else None
+            count, size, received = len(state.seen), state.bytes, state.received
         return {
             "vehicle": name,
-            "batches": len(batches),
-            "bytes": sum(s.size for s in batches),
+            "revision": count,
+            "behind": whole["behind"],
+            "batches": count,
+            "bytes": size,
             "samples": whole["samples"],
             "frames": whole["frames"],
             "events": whole["events"],
-            "last_received": iso(batches[-1].received) if batches else None,
+            "last_received": iso(received) if count else None,
             "plan": newest.plan if newest else "",
             "bundle": (newest.bundle or None) if newest else None,
             "complete": whole["complete"],
@@ -99,11 +162,13 @@ class Catalogue:
 
     def completeness(self, vehicle: str) -> dict[str, Any]:
         """See `agent.bench.cloud.completeness`; computed again only when something arrived."""
-        state = self._state(vehicle)
+        return self._verdict(vehicle, self._state(vehicle))
+
+    def _verdict(self, vehicle: str, state: _Vehicle) -> dict[str, Any]:
+        behind = self._behind(vehicle, state)
         with state.lock:
-            self._take_in(vehicle, state)
-            known = self._verdicts.get(vehicle)
-            if known is None or known[0] != len(state.seen):
+            known = state.verdict
+            if known is None or known[0] != state.revision:
                 answer = completeness(vehicle, state.summaries, state.anchors)
                 answer["unreadable"] = dict(state.unreadable)
                 if state.unreadable:
@@ -111,66 +176,46 @@ class Catalogue:
                     answer["verdict"] += (
                         f"; {len(state.unreadable)} batches can no longer be read here"
                     )
-                known = self._verdicts[vehicle] = len(state.seen), answer
-            return known[1]
+                known = state.verdict = state.revision, answer
+        answer = {**known[1], "behind": behind}
+        if behind:
+            answer["complete"] = False
+            answer["verdict"] += f"; {behind} batches have arrived and are not read yet"
+        return answer
 
     def latest(self, vehicle: str) -> list[dict[str, Any]]:
         """The newest value of each signal, by the order on board, not the order of arrival."""
         state = self._state(vehicle)
-        with state.lock:
-            self._take_in(vehicle, state)
-            anchors = tuple(state.anchors)
-            values = [value for _, value in state.latest.values()]
-        values.sort(
-            key=lambda v: (v.bus, v.message, -1 if v.source is None else v.source, v.signal)
-        )
-        return [_value_json(v, anchors) for v in values]
+        return state.latest.answer(state, self._columns)
+
+    def series(self, vehicle: str, question: Question) -> dict[str, Any]:
+        """Points of signals for a chart; see `agent.bench.cloud.series`.
+
+        Raises:
+            QueryError: the question cannot be answered.
+        """
+        question.checked()
+        state = self._state(vehicle)
+        answer = series(vehicle, state, self._columns, question)
+        return {**answer, "behind": self._behind(vehicle, state)}
 
     def events(self, vehicle: str, limit: int = MOST) -> list[dict[str, Any]]:
         """What happened, the newest first: each event once, as it was told last."""
         state = self._state(vehicle)
         with state.lock:
-            self._take_in(vehicle, state)
             return state.events.answer(tuple(state.anchors), limit)
-
-    def newest_events(self, limit: int) -> list[dict[str, Any]]:
-        """Of all vehicles, those that can be dated; without what tells of updates."""
-        found = [
-            {"vehicle": name, **event}
-            for name in self._store.vehicles()
-            for event in self.events(name, limit)
-            if event["clock"] == "wall" and not is_update(event["event"])
-        ]
-        return sorted(found, key=lambda event: event["time_ns"], reverse=True)[:limit]
 
     def updates(self, vehicle: str, limit: int = MOST) -> list[dict[str, Any]]:
         """What the vehicle made of configuration over the air, the newest first."""
         state = self._state(vehicle)
         with state.lock:
-            self._take_in(vehicle, state)
             told = state.updates.answer(tuple(state.anchors), limit)
         return [update(each) for each in told]
-
-    def newest_updates(self, limit: int) -> list[dict[str, Any]]:
-        """Of all vehicles; those that cannot be dated come last."""
-        found = [
-            {"vehicle": name, **each}
-            for name in self._store.vehicles()
-            for each in self.updates(name, limit)
-        ]
-        found.sort(key=lambda each: (each["clock"] == "wall", each["time_ns"]), reverse=True)
-        return found[:limit]
-
-    def _newest(self, vehicle: str) -> Summary | None:
-        state = self._state(vehicle)
-        with state.lock:
-            return state.newest[1] if state.newest else None
 
     def batches(self, vehicle: str) -> list[dict[str, Any]]:
         """Every batch of a vehicle in the order of receipt."""
         state = self._state(vehicle)
         with state.lock:
-            self._take_in(vehicle, state)
             anchors = tuple(state.anchors)
             summaries = list(state.summaries)
         return [_summary_json(s, anchors) for s in summaries]
@@ -190,7 +235,6 @@ class Catalogue:
         """
         state = self._state(vehicle)
         with state.lock:
-            self._take_in(vehicle, state)
             anchors = tuple(state.anchors)
             summaries = sorted(state.summaries, key=lambda s: (s.name.run, s.name.sequence))
         columns: dict[Any, dict[str, Any]] = {}
@@ -226,37 +270,131 @@ class Catalogue:
             "signals": list(columns.values()),
         }
 
-    def _state(self, vehicle: str) -> _Vehicle:
+    def _known(self, vehicle: str) -> _Vehicle:
         with self._lock:
             return self._vehicles.setdefault(vehicle, _Vehicle())
 
-    def _take_in(self, vehicle: str, state: _Vehicle) -> None:
-        for stored in self._store.batches(vehicle):
-            if stored.batch_id in state.seen:
-                continue
+    def _state(self, vehicle: str) -> _Vehicle:
+        """The state of a vehicle with what is new, as far as patience goes."""
+        state = self._known(vehicle)
+        patience_s = self._patience_s
+        if patience_s is None:
+            self._take_in(vehicle, state, None)
+        elif time.monotonic() >= state.no_wait_until:
+            self._take_in(vehicle, state, patience_s)
+            if self._behind(vehicle, state):
+                state.no_wait_until = time.monotonic() + patience_s
+        return state
+
+    def _behind(self, vehicle: str, state: _Vehicle) -> int:
+        return max(0, self._store.count(vehicle) - state.revision)
+
+    def _take_in(self, vehicle: str, state: _Vehicle, patience_s: float | None) -> None:
+        behind = self._behind(vehicle, state)
+        if not behind:
+            return
+        if patience_s is not None and behind > _BACKLOG:
+            patience_s = min(patience_s, _BACKLOG_PATIENCE_S)
+        until = None if patience_s is None else time.monotonic() + patience_s
+        if not state.taking.acquire(timeout=-1 if patience_s is None else patience_s):
+            return
+        try:
+            for stored in self._store.batches(vehicle):
+                if stored.batch_id in state.seen:
+                    continue
+                self._take(state, stored)
+                if until is not None and time.monotonic() > until:
+                    return
+        finally:
+            state.taking.release()
+
+    def _take(self, state: _Vehicle, stored: Stored) -> None:
+        taken: tuple[Content, Shelf] | None = None
+        reason = ""
+        try:
+            taken = self._read(state, stored)
+        except Exception as e:  # noqa: BLE001 - one batch must not make the others unanswerable
+            reason = str(e) if isinstance(e, BatchError) else f"{type(e).__name__}: {e}"
+            _log.warning("batch %s cannot be read: %s", stored.batch_id, reason)
+        with state.lock:
             state.seen.add(stored.batch_id)
-            try:
-                content = summarise(stored)
-            except Exception as e:  # noqa: BLE001 - one batch must not make the others unanswerable
-                reason = str(e) if isinstance(e, BatchError) else f"{type(e).__name__}: {e}"
+            state.bytes += stored.size
+            state.received = max(state.received, stored.received)
+            if taken is None:
                 state.unreadable[stored.batch_id] = reason
-                _log.warning("batch %s cannot be read: %s", stored.batch_id, reason)
-                continue
-            summary = content.summary
-            state.summaries.append(summary)
-            state.anchors.update(dict.fromkeys(content.anchors))
-            rank = state.installs.setdefault(summary.name.install, len(state.installs))
-            state.events.add(rank, summary.name.run, stored.batch_id, content.events)
-            updates = [told for told in content.events if is_update(told.value)]
-            state.updates.add(rank, summary.name.run, stored.batch_id, updates)
-            begun = rank, summary.name.run, summary.begun
-            if state.newest is None or state.newest[0] <= begun:
-                state.newest = begun, summary
-            for value in content.values:
-                order = rank, summary.name.run, value.time.ns
-                known = state.latest.get(value.key)
-                if known is None or known[0] <= order:
-                    state.latest[value.key] = order, value
+            else:
+                state.add(*taken)
+
+    def _read(self, state: _Vehicle, stored: Stored) -> tuple[Content, Shelf]:
+        """A batch by its shelf, which is made where there is none; its schemas are learnt."""
+        shelf = self._shelves.head(stored)
+        if shelf is None or not self._learn(state, stored, shelf):
+            data = pack(stored, *read(stored))
+            shelf = unpack(data, stored, whole=True)
+            written = self._shelves.keep(stored, data)
+            if written == self._unwritten:  # said when it begins, and when it is over
+                self._unwritten = not written
+                _log.warning("shelves can %sbe written", "" if written else "not ")
+            if not self._learn(state, stored, shelf):
+                raise BatchError(f"{stored.batch_id}: its schemas cannot be read")
+        return content(stored, shelf.extract), shelf
+
+    def _learn(self, state: _Vehicle, stored: Stored, shelf: Shelf) -> bool:
+        """Whether all schemas of a shelf are known now."""
+        if all(digest in state.ids for digest in shelf.digests):
+            return True
+        offset, size = shelf.schemas
+        try:
+            if shelf.data is not None:
+                packed = shelf.data[offset : offset + size]
+            else:
+                (packed,) = self._shelves.read(stored, [shelf.schemas])
+            schemas = unpack_schemas(packed)
+        except (OSError, BatchError):
+            return False
+        with state.lock:
+            state.learn(schemas)
+        return all(digest in state.ids for digest in shelf.digests)
+
+
+def _told_json(told: Told | None, anchors: tuple[Anchor, ...], name: str) -> dict[str, Any] | None:
+    if told is None:
+        return None
+    when = told.moment.dated(anchors).json()
+    return {"batch_id": told.batch_id, **when, name: plain(told.value)}
+
+
+def _ledger_json(told: Told | None, anchors: tuple[Anchor, ...]) -> dict[str, Any] | None:
+    """The totals of a run by account, name and counter, and the sums that do not close."""
+    if told is None:
+        return None
+    install, run, _ = told.batch_id.split("-", 2)
+    totals = _totals(told.value.get("run"))
+    return {
+        "batch_id": told.batch_id,
+        "install": install,
+        "run": int(run),
+        "at": plain(told.value.get("at")),
+        "final": told.value.get("final") is True,
+        **told.moment.dated(anchors).json(),
+        "totals": totals,
+        "differences": differences(totals),
+    }
+
+
+def _totals(value: object) -> dict[str, dict[str, dict[str, int]]]:
+    """Counters from outside; what has another form is left out."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {
+        str(account): {
+            str(name): {str(counter): count for counter, count in row.items() if type(count) is int}
+            for name, row in rows.items()
+            if isinstance(row, Mapping)
+        }
+        for account, rows in value.items()
+        if isinstance(rows, Mapping)
+    }
 
 
 def fits(table: SignalTable, signal: str, patterns: Sequence[str]) -> bool:
@@ -290,20 +428,6 @@ def _tables(
                 yield table
             elif inside.any():
                 yield table.take(inside)
-
-
-def _value_json(value: Value, anchors: tuple[Anchor, ...]) -> dict[str, Any]:
-    return {
-        "bus": value.bus,
-        "message": value.message,
-        "source": value.source,
-        "signal": value.signal,
-        "value": value.physical,
-        "unit": value.unit,
-        "label": value.label,
-        "raw": value.raw,
-        **value.time.dated(anchors).json(),
-    }
 
 
 def _summary_json(summary: Summary, anchors: tuple[Anchor, ...]) -> dict[str, Any]:

@@ -1,15 +1,13 @@
-"""The reference cloud over HTTP: its addresses, and what it answers to questions.
+"""The reference cloud over HTTP: its addresses, and the batches themselves.
 
-Queries read files and decode, so all of them run in threads. What arrives is in `uploads.py`.
+What arrives is in `uploads.py`, what it answers to questions in `questions.py`.
 """
 
 import asyncio
 import contextlib
 import logging
-import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -18,20 +16,23 @@ from agent import __version__
 from agent.batch.format import MEDIA_TYPE
 from agent.bench.cloud import digest as digests
 from agent.bench.cloud.answers import as_json, plain_errors, refuse
+from agent.bench.cloud.bench import add_bench
+from agent.bench.cloud.faults import CloudFaults
 from agent.bench.cloud.identity import Identity
-from agent.bench.cloud.page import landing
-from agent.bench.cloud.queries import MAX_SAMPLES, Catalogue
+from agent.bench.cloud.queries import Catalogue
+from agent.bench.cloud.questions import PATIENCE_S, Questions
 from agent.bench.cloud.repository import Repository
+from agent.bench.cloud.static import Page
 from agent.bench.cloud.store import Outcome, Store, Stored
+from agent.bench.cloud.stream import Stream
 from agent.bench.cloud.uploads import Uploads
 from agent.bench.cloud.wanted import wanted
+from agent.bench.door import BenchDoor
 from agent.errors import ConfigError
 from agent.uplink.wire import RESEND
 
 _log = logging.getLogger(__name__)
 
-_EVENTS_SHOWN: Final = 20
-"""On the page."""
 MAX_BATCH: Final = 64 << 20
 RECEIVED: Final[web.AppKey[Callable[[Outcome], None]]] = web.AppKey("received")
 """What is to be called in the event loop for a batch that became durable by another way."""
@@ -46,42 +47,42 @@ def create_app(
     identity: Identity | None = None,
     look_for_gaps_s: float = 10.0,
     ota: Repository | None = None,
+    bench: BenchDoor | None = None,
+    faults: CloudFaults | None = None,
 ) -> web.Application:
     """The application; it uses `store` and leaves closing it to the caller.
 
     `on_received` is called in the event loop for each batch that became durable here. With an
     `identity` vehicles need their certificates. Gaps are looked for, and asked for, once in
     `look_for_gaps_s` for each vehicle that sends. `ota` is served below `/ota/`.
+    `bench` is answered for below `/bench/v1/`, and `faults` are done to uploads.
     """
     cloud = _Cloud(store, look_for_gaps_s)
+    stream = Stream()
 
     def received(outcome: Outcome) -> None:
+        stream.received(outcome.stored)
         cloud.refresh(outcome.stored.vehicle)
         if on_received is not None:
             on_received(outcome)
 
     uploads = Uploads(store, received, stall_timeout_s, max_batch)
-    app = web.Application(middlewares=[plain_errors, *([identity.guard()] if identity else [])])
+    inner = [faults.middleware] if faults else []
+    inner += [identity.guard()] if identity else []
+    app = web.Application(middlewares=[plain_errors, *inner])
     app[RECEIVED] = received
     batch = "/v1/vehicles/{vehicle}/batches/{batch_id}"
     app.router.add_route("PUT", batch, uploads.put, expect_handler=uploads.expect)
     app.router.add_route("HEAD", batch, cloud.head)
     app.router.add_route("GET", batch, cloud.file)
-    for path, handler in (
-        ("/", cloud.page),
-        ("/healthz", cloud.health),
-        ("/v1/vehicles", cloud.vehicles),
-        ("/v1/vehicles/{vehicle}", cloud.vehicle),
-        ("/v1/vehicles/{vehicle}/completeness", cloud.completeness),
-        ("/v1/vehicles/{vehicle}/latest", cloud.latest),
-        ("/v1/vehicles/{vehicle}/batches", cloud.batches),
-        ("/v1/vehicles/{vehicle}/events", cloud.events),
-        ("/v1/vehicles/{vehicle}/updates", cloud.updates),
-        ("/v1/vehicles/{vehicle}/samples", cloud.samples),
-    ):
-        app.router.add_get(path, handler)
+    app.router.add_get("/healthz", cloud.health)
+    cloud.questions.add_to(app)
+    Page().add_to(app)
+    stream.add_to(app)
     if ota is not None:
         app.router.add_get("/ota/{path:.+}", ota.get)
+    if bench is not None:
+        add_bench(app, bench)
     if identity is not None:
         app.router.add_post("/v1/vehicles/{vehicle}/enrol", identity.enrol)
     app.on_response_prepare.append(cloud.remind)
@@ -122,7 +123,8 @@ class _Cloud:
         self._look_for_gaps_s = look_for_gaps_s
         self._looked: dict[str, float] = {}
         self._wanted: dict[str, str] = {}
-        self._catalogue = Catalogue(store)
+        self._catalogue = Catalogue(store, patience_s=PATIENCE_S)
+        self.questions = Questions(self._catalogue, self.refresh)
         self._refreshing: dict[str, asyncio.Task[None]] = {}
 
     def refresh(self, vehicle: str) -> None:
@@ -133,12 +135,13 @@ class _Cloud:
             task.add_done_callback(lambda done: self._refreshed(vehicle, done))
 
     async def _take_in(self, vehicle: str) -> None:
-        await asyncio.to_thread(self._catalogue.refresh, vehicle)
+        await self.questions.take_in(vehicle)
         now = asyncio.get_running_loop().time()
         if now - self._looked.get(vehicle, -1e9) >= self._look_for_gaps_s:
             self._looked[vehicle] = now
-            whole = await asyncio.to_thread(self._catalogue.completeness, vehicle)
-            self._wanted[vehicle] = wanted(whole)
+            whole = await self.questions.ask(lambda: self._catalogue.completeness(vehicle))
+            # What has arrived and is not read yet only seems to be missing.
+            self._wanted[vehicle] = "" if whole["behind"] else wanted(whole)
 
     async def remind(self, request: web.Request, response: web.StreamResponse) -> None:
         """Ask a vehicle that has just sent something for what is missing."""
@@ -154,7 +157,9 @@ class _Cloud:
 
     async def finish(self, app: web.Application) -> None:
         """Wait for the threads that still read batches."""
+        self.questions.stop()
         await asyncio.gather(*self._refreshing.values(), return_exceptions=True)
+        await self.questions.close()
 
     async def head(self, request: web.Request) -> web.Response:
         stored = await self._stored(request)
@@ -181,86 +186,8 @@ class _Cloud:
             refuse(404, "unknown", "there is no such batch")
         return stored
 
-    async def page(self, request: web.Request) -> web.Response:
-        vehicles = await asyncio.to_thread(self._catalogue.vehicles)
-        events = await asyncio.to_thread(self._catalogue.newest_events, _EVENTS_SHOWN)
-        updates = await asyncio.to_thread(self._catalogue.newest_updates, _EVENTS_SHOWN)
-        headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-        text = landing(vehicles, events, updates)
-        return web.Response(text=text, content_type="text/html", headers=headers)
-
     async def health(self, request: web.Request) -> web.Response:
-        return as_json({"status": "ok", "agent": __version__})
-
-    async def vehicles(self, request: web.Request) -> web.Response:
-        return as_json({"vehicles": await asyncio.to_thread(self._catalogue.vehicles)})
-
-    async def vehicle(self, request: web.Request) -> web.Response:
-        vehicle = await self._known(request)
-        return as_json(await asyncio.to_thread(self._catalogue.vehicle, vehicle))
-
-    async def completeness(self, request: web.Request) -> web.Response:
-        vehicle = await self._known(request)
-        return as_json(await asyncio.to_thread(self._catalogue.completeness, vehicle))
-
-    async def latest(self, request: web.Request) -> web.Response:
-        vehicle = await self._known(request)
-        signals = await asyncio.to_thread(self._catalogue.latest, vehicle)
-        return as_json({"vehicle": vehicle, "signals": signals})
-
-    async def batches(self, request: web.Request) -> web.Response:
-        vehicle = await self._known(request)
-        batches = await asyncio.to_thread(self._catalogue.batches, vehicle)
-        return as_json({"vehicle": vehicle, "batches": batches})
-
-    async def events(self, request: web.Request) -> web.Response:
-        vehicle = await self._known(request)
-        events = await asyncio.to_thread(self._catalogue.events, vehicle)
-        return as_json({"vehicle": vehicle, "events": events})
-
-    async def updates(self, request: web.Request) -> web.Response:
-        vehicle = await self._known(request)
-        updates = await asyncio.to_thread(self._catalogue.updates, vehicle)
-        return as_json({"vehicle": vehicle, "updates": updates})
-
-    async def samples(self, request: web.Request) -> web.Response:
-        vehicle, query = await self._known(request), request.query
-        patterns = query.getall("signal", [])
-        if not patterns:
-            refuse(400, "query", "name signals: ?signal=Message.Signal, with * and ?")
-        limit = query.get("limit", "10000")
-        if not re.fullmatch(r"[0-9]{1,9}", limit):
-            refuse(400, "query", f"limit is a number up to {MAX_SAMPLES}")
-        answer = await asyncio.to_thread(
-            self._catalogue.samples,
-            vehicle,
-            patterns,
-            first_ns=_moment(query, "from"),
-            last_ns=_moment(query, "to"),
-            limit=min(int(limit), MAX_SAMPLES),
-        )
-        return as_json(answer)
-
-    async def _known(self, request: web.Request) -> str:
-        vehicle = request.match_info["vehicle"]
-        if not await asyncio.to_thread(self._store.batches, vehicle):
-            refuse(404, "unknown", "nothing has come from such a vehicle")
-        return vehicle
-
-
-def _moment(query: Mapping[str, str], key: str) -> int | None:
-    """Nanoseconds, or ISO 8601 (UTC where it names no zone)."""
-    text = query.get(key, "")
-    if not text:
-        return None
-    if re.fullmatch(r"-?[0-9]{1,18}|[0-9]{19}", text):
-        return min(int(text), (1 << 63) - 1)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        refuse(400, "query", f"{key} is nanoseconds, or a time such as 2024-05-01T12:00:00Z")
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-    return max(-(1 << 63), min(microseconds * 1000, (1 << 63) - 1))
+        names = {resource.canonical for resource in request.app.router.resources()}
+        # The page asks only for what there is.
+        bench = "/bench/v1/state" in names
+        return as_json({"status": "ok", "agent": __version__, "bench": bench})

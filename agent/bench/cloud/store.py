@@ -268,6 +268,13 @@ class Store:
             found = list(self._batches.get(vehicle, {}).values())
         return sorted(found, key=lambda s: (s.received, s.batch_id))
 
+    def count(self, vehicle: str) -> int:
+        """How many batches of a vehicle there are; cheaper than to list them."""
+        if self._known_to_others(vehicle):
+            return len(self.batches(vehicle))
+        with self._lock:
+            return len(self._batches.get(vehicle, {}))
+
     def find(self, vehicle: str, batch_id: str) -> Stored | None:
         with self._lock:
             found = self._batches.get(vehicle, {}).get(batch_id)

@@ -1,13 +1,16 @@
 """One batch, read once, and what queries need of it.
 
-Nothing in a batch is believed: what has the wrong form is left out.
+Reading is in two steps. `read` decodes the file: its samples as tables, and of all else an extract,
+which is plain data that can be kept (`agent.bench.cloud.shelf`). `content` makes a summary of an
+extract, at once or after a restart. Nothing in either is believed: what has the wrong form is left
+out.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +19,7 @@ from agent.batch import BatchReader
 from agent.batch.dated import dated_event
 from agent.batch.reader import unpack_anchor
 from agent.bench.cloud.store import Stored, is_batch_id
-from agent.blocks import KeptFrames, SignalSchema, SignalTable, TimeBase
+from agent.blocks import Int64, SignalSchema, SignalTable, TableSchema, TimeBase, concatenate
 from agent.clock import SECOND, Anchor, BootNs, best_anchor
 
 _TITLE_CHARACTERS = 200
@@ -113,30 +116,12 @@ class ToldEvent:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Value:
-    """The last sample of one signal in a batch; `raw` is exact, bytes are hexadecimal text."""
-
-    bus: str
-    message: str
-    source: int | None
-    signal: str
-    unit: str
-    raw: int | float | str
-    physical: float | None
-    label: str
-    time: Moment
-
-    @property
-    def key(self) -> tuple[str, str, int | None, str]:
-        return self.bus, self.message, self.source, self.signal
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Summary:
     """A batch that is here, as far as questions about it go."""
 
     stored: Stored
     name: BatchName
+    boot_id: str
     stream: str
     previous: int | None
     uplinks: tuple[str, ...]
@@ -167,132 +152,133 @@ class Content:
 
     summary: Summary
     anchors: tuple[Anchor, ...]
-    values: tuple[Value, ...]
     events: tuple[ToldEvent, ...]
+    ledgers: tuple[Mapping[str, Any], ...]
+    """The ledger records as they were written."""
 
 
-def summarise(stored: Stored) -> Content:
-    """Read a batch.
+def read(stored: Stored) -> tuple[dict[str, Any], list[SignalTable]]:
+    """Decode a batch: the extract, and the tables, one for each schema (more where it is large).
 
     Raises:
         BatchError: the file is no batch any more, or is gone.
     """
     reader = BatchReader(stored.path)
-    header = reader.header
-    boot_id = _text(header.get("boot_id"))
     scan = reader.scan()
-    anchors: list[Any] = []
-    for part in (header, scan.footer or {}):
+    header = {key: reader.header[key] for key in _HEADER if key in reader.header}
+    footer = scan.footer or {}
+    told: dict[str, list[Any]] = {"ledger": [], "tombstone": [], "event": [], "anchor": []}
+    for part in (reader.header, footer):
         found = part.get("anchors")
-        anchors += found if isinstance(found, list) else []
-    ledger: list[LedgerEntry] = []
-    tombstones: list[Tombstone] = []
-    events: list[ToldEvent] = []
-    count = 0
-    newest = _Newest(boot_id)
+        told["anchor"] += found if isinstance(found, list) else []
+    samples = frames = 0
+    spans: dict[TimeBase, list[int]] = {}
+    gathered = _Gathered()
     for kind, value in reader.records():
         if kind == "samples":
-            newest.add(value)
+            if len(value):
+                samples += value.samples
+                _widen(spans, value.clock, value.time)
+                gathered.add(value)
         elif kind == "frames":
-            newest.add_frames(value)
-        elif kind == "event":
-            count += 1
-            if dated_event(value, None) is not None:
-                events.append(ToldEvent(value, boot_id))
-        elif kind == "ledger":
-            ledger.append(_ledger(value))
-        elif kind == "anchor":
-            anchors.append(value)
-        elif kind == "tombstone" and (tombstone := _tombstone(value)):
-            tombstones.append(tombstone)
+            samples += len(value)
+            frames += len(value)
+            _widen(spans, value.block.clock, value.block.time)
+        elif kind in told:
+            told[kind].append(value)
+    extract = {
+        "header": header,
+        "sealed": scan.sealed,
+        "recovered": scan.recovered,
+        "chunks": scan.chunks,
+        "promised": scan.samples,
+        "lost_chunks": reader.lost_chunks,
+        "samples": samples,
+        "frames": frames,
+        "spans": spans,
+        **told,
+    }
+    return extract, gathered.tables()
+
+
+_HEADER: Final = ("boot_id", "stream", "previous", "uplinks", "plan", "bundle", "created")
+_ROOM_BYTES: Final = 64 << 20
+"""Decoded samples of one schema lie together as far as this goes."""
+
+
+class _Gathered:
+    """The tables of a file, joined by schema, in pieces of bounded size."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[TableSchema, str], list[SignalTable]] = {}
+        self._done: list[SignalTable] = []
+        self._bytes = 0
+
+    def add(self, table: SignalTable) -> None:
+        self._groups.setdefault((table.schema, table.campaign), []).append(table)
+        self._bytes += table.nbytes
+        if self._bytes > _ROOM_BYTES:
+            self.tables()
+
+    def tables(self) -> list[SignalTable]:
+        self._done += [concatenate(group) for group in self._groups.values()]
+        self._groups.clear()
+        self._bytes = 0
+        return self._done
+
+
+def _widen(spans: dict[TimeBase, list[int]], clock: TimeBase, time: Int64) -> None:
+    first, last = int(time.min()), int(time.max())
+    span = spans.setdefault(clock, [first, last])
+    span[:] = min(first, span[0]), max(last, span[1])
+
+
+def content(stored: Stored, extract: Mapping[str, Any]) -> Content:
+    """What queries need of an extract."""
+    header = extract["header"]
+    boot_id = _text(header.get("boot_id"))
     uplinks = header.get("uplinks")
     uplinks = uplinks if isinstance(uplinks, list) else []
-    first, last = newest.span()
+    samples = extract["samples"]
+    first, last = _span(extract["spans"], boot_id)
+    events = extract["event"]
     summary = Summary(
         stored=stored,
         name=BatchName.parse(stored.batch_id),
+        boot_id=boot_id,
         stream=_stream(header.get("stream")),
         previous=_count(header.get("previous")),
         uplinks=tuple(u for u in uplinks if isinstance(u, str)),
         plan=_text(header.get("plan")),
         bundle=_text(header.get("bundle"))[:_TITLE_CHARACTERS],
         begun=_begun(header.get("created")),
-        sealed=scan.sealed,
-        recovered=scan.recovered,
-        chunks=scan.chunks,
-        samples=newest.samples,
-        frames=newest.frames,
-        events=count,
-        lost_chunks=reader.lost_chunks,
-        lost_samples=max(0, (_count(scan.samples) or 0) - newest.samples),
+        sealed=extract["sealed"],
+        recovered=extract["recovered"],
+        chunks=extract["chunks"],
+        samples=samples,
+        frames=extract["frames"],
+        events=len(events),
+        lost_chunks=extract["lost_chunks"],
+        lost_samples=max(0, (_count(extract["promised"]) or 0) - samples),
         first=first,
         last=last,
-        ledger=tuple(ledger),
-        tombstones=tuple(tombstones),
+        ledger=tuple(map(_ledger, extract["ledger"])),
+        tombstones=tuple(t for t in map(_tombstone, extract["tombstone"]) if t is not None),
     )
-    whole = tuple(a for a in map(unpack_anchor, anchors) if a is not None)
-    return Content(summary, whole, newest.values(), tuple(events))
+    anchors = tuple(a for a in map(unpack_anchor, extract["anchor"]) if a is not None)
+    told = tuple(ToldEvent(e, boot_id) for e in events if dated_event(e, None) is not None)
+    return Content(summary, anchors, told, tuple(extract["ledger"]))
 
 
-class _Newest:
-    """The last row of each schema of a file, how much is in it, and the times that it spans."""
-
-    def __init__(self, boot_id: str) -> None:
-        self._boot_id = boot_id
-        self.samples = 0
-        self.frames = 0
-        self._rows: dict[int, tuple[int, SignalTable]] = {}
-        self._spans: dict[TimeBase, tuple[int, int]] = {}
-
-    def add(self, table: SignalTable) -> None:
-        if not len(table):
-            return
-        self.samples += table.samples
-        first, last = int(table.time.min()), int(table.time.max())
-        self._widen(table.clock, first, last)
-        # A reader gives all tables of one schema the same object, which the row keeps alive.
-        known = self._rows.get(id(table.schema))
-        if known is None or known[0] <= last:
-            row = len(table) - 1 - int(table.time[::-1].argmax())
-            self._rows[id(table.schema)] = (last, table.take(slice(row, row + 1)))
-
-    def add_frames(self, kept: KeptFrames) -> None:
-        block = kept.block
-        self.samples += len(block)
-        self.frames += len(block)
-        self._widen(block.clock, int(block.time.min()), int(block.time.max()))
-
-    def _widen(self, clock: TimeBase, first: int, last: int) -> None:
-        span = self._spans.get(clock, (first, last))
-        self._spans[clock] = min(first, span[0]), max(last, span[1])
-
-    def span(self) -> tuple[Moment, Moment] | tuple[None, None]:
-        """The first and the last time; boot time where both kinds occur in one batch."""
-        for clock in ("boot", *self._spans):
-            if clock in self._spans:
-                first, last = self._spans[clock]
-                return Moment(first, clock, self._boot_id), Moment(last, clock, self._boot_id)
-        return None, None
-
-    def values(self) -> tuple[Value, ...]:
-        values: dict[Any, Value] = {}
-        for time, table in sorted(self._rows.values(), key=lambda row: row[0]):
-            moment = Moment(time, table.clock, self._boot_id)
-            for signal in table.schema.signals:
-                raw = table.raw[signal.name]
-                value = Value(
-                    table.bus,
-                    table.message,
-                    table.source,
-                    signal.name,
-                    signal.unit,
-                    exact(raw)[0],
-                    physical(signal, raw)[0],
-                    label(signal, raw)[0],
-                    moment,
-                )
-                values[value.key] = value
-        return tuple(values.values())
+def _span(
+    spans: Mapping[TimeBase, Sequence[int]], boot_id: str
+) -> tuple[Moment, Moment] | tuple[None, None]:
+    """The first and the last time; boot time where both kinds occur in one batch."""
+    for clock in ("boot", *spans):
+        if clock in spans:
+            first, last = spans[clock]
+            return Moment(first, clock, boot_id), Moment(last, clock, boot_id)
+    return None, None
 
 
 def exact(raw: NDArray[Any]) -> list[int | float | str]:
