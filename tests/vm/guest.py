@@ -154,13 +154,14 @@ def prepare() -> Guest:
         raise GuestError(f"{found}: set VM_RUNNER to a program like can-vm (tests/vm/README.md)")
     CACHE.mkdir(exist_ok=True)
     (CACHE / ".gitignore").write_text("*\n", encoding="ascii")
-    with _locked(CACHE / "lock"):
+    with locked(CACHE / "lock"):
         _copy_recordings(REPOSITORY.parent / "shared" / "data", CACHE / "shared" / "data")
         return Guest(program, _site())
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -6,10 +6,11 @@ import platform
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Final
 
-from tests.vm.guest import CACHE, REPOSITORY
+from tests.vm.guest import CACHE, REPOSITORY, locked
 
 TARGET: Final = {"x86_64": "deb12-amd64", "aarch64": "deb12-arm64"}[platform.machine()]
 FOLDER: Final = CACHE / "deb"
@@ -40,11 +41,19 @@ def build(folder: Path, *options: str) -> Path:
 
 @functools.cache
 def present() -> Path:
-    """The package of this checkout, built when it is first asked for in this process.
+    """The package of this checkout, built when it is first asked for in this run.
 
     Nothing built by an earlier run is taken: it might be another checkout's.
     """
-    return build(FOLDER)
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
+    told = FOLDER / "present"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with locked(FOLDER / "lock"):
+        if told.exists() and told.read_text("utf-8").startswith(f"{run}\n"):
+            return Path(told.read_text("utf-8").splitlines()[1])
+        package = build(FOLDER)
+        told.write_text(f"{run}\n{package}\n", "utf-8")
+        return package
 
 
 def inside(package: Path) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ SORTS: Final = {
 }
 """The sorts of tests, and how pytest is told to run only those."""
 
+_LAST_WORDS_S: Final = 30.0
 _OK: Final = 0
 _FAILED: Final = 1
 _MISUSE: Final = 2
@@ -128,17 +130,18 @@ def _words(marks: str, arguments: list[str], *more: str) -> list[str]:
     return ["-m", "pytest", "-q", "-m", marks, *more, *arguments]
 
 
-def _here(sort: str, arguments: list[str], end: float) -> int:
-    try:
-        return subprocess.run(
-            [sys.executable, *_words(SORTS[sort], arguments)],
-            cwd=REPOSITORY,
-            timeout=max(1.0, end - time.monotonic()),
-            check=False,
-        ).returncode
-    except subprocess.TimeoutExpired:
-        _say(f"not done within {LIMIT_S / 60:g} minutes")
-        return _FAILED
+def _here(sort: str, arguments: list[str], end: float, *more: str) -> int:
+    words = [sys.executable, *_words(SORTS[sort], arguments, *more)]
+    with subprocess.Popen(words, cwd=REPOSITORY) as process:
+        try:
+            return process.wait(max(1.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _say(f"not done within {LIMIT_S / 60:g} minutes")
+            process.send_signal(signal.SIGINT)  # it then says what has failed until now
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_WORDS_S)
+            process.kill()
+            return _FAILED
 
 
 def _in_guest(
@@ -171,7 +174,8 @@ def _with_guests(guest: Guest | None, arguments: list[str], end: float) -> int:
     if guest is None:
         return _not_run("vm_host", arguments)
     _say("with guests of their own")
-    return _here("vm_host", arguments, end)
+    # Much of their time they wait: for a minute's batch, a watchdog, a restart.
+    return _here("vm_host", arguments, end, "-n", "2", "--dist", "loadfile")
 
 
 def _not_run(sort: str, arguments: list[str]) -> int:
