@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 .PHONY: help demo test check format test-system test-vm test-slow bench package deb clean
 
 help:
-	@echo 'make demo                  the whole path on one machine: virtual vehicles, agent, cloud (1 min)'
+	@echo 'make demo                  the whole path on one machine: vehicle, agent, cloud, and trouble (1 min)'
 	@echo 'make demo LOG=.. DBC=..    the same with your recording'
 	@echo 'make test                  the tests (no root, a few minutes)'
 	@echo 'make check                 lint and types'
@@ -36,9 +36,12 @@ $(STAMP): pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# DEMO has further options of `edge-agent bench`, such as --j1939.
 demo: $(STAMP)
-	@$(BIN)/python -m agent.bench.demo $(if $(LOG),--log '$(LOG)') $(foreach d,$(DBC),--dbc '$(d)') \
-		$(DEMO)
+	@rm -rf .demo
+	@$(BIN)/python -m agent.cli bench --scenario $(if $(LOG)$(DBC),recording,demo) \
+		$(if $(LOG),--log '$(LOG)') $(foreach d,$(DBC),--dbc '$(d)') \
+		--folder .demo --listen 127.0.0.1:0 $(DEMO)
 
 test: $(STAMP)
 	@echo 'Running the tests, on every processor ...'

@@ -12,6 +12,9 @@ from typing import Any, Final, Literal
 
 from agent.errors import ConfigError
 
+UPDATE: Final = "update"
+"""No fault: a good bundle, which stays when faults are taken back."""
+
 Action = Callable[[bool, Mapping[str, Any]], Awaitable[None]]
 """Switches a fault; parameters are checked and complete."""
 
@@ -167,7 +170,7 @@ CATALOGUE: Final = (
         ),
     ),
     Fault(
-        "update",
+        UPDATE,
         "A good update",
         "No fault: a signed bundle with the plan that is there already; off withdraws it.",
     ),
@@ -251,13 +254,14 @@ class Switchboard:
         self._active.pop(name, None)
 
     async def lift(self) -> None:
-        """Take back whatever is on, the last one first.
+        """Take back every fault that is on, the last one first; a good update is none.
 
         Raises:
             AgentError: that cannot be done.
         """
         for name in reversed(list(self._active)):
-            await self.press(name, {}, on=False)
+            if name != UPDATE:
+                await self.press(name, {}, on=False)
 
     def state_of(self, name: str) -> dict[str, Any]:
         """As the page wants it; an active fault's defaults are the parameters that it has."""
