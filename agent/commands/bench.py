@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from agent.bench.verdict import Verdict
     from agent.bench.world import World
 
+_USUAL = ("127.0.0.1", 8080)
 _STEP_S = 1.0
 _STEP_OF_A_LOG_S = 10.0
 """Where nobody looks at a terminal, a line so often."""
@@ -75,7 +77,12 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="press this fault at the start; repeatable. Without a name that is known, says which "
         "there are",
     )
-    does.add_argument("--scenario", type=Path, metavar="FILE", help="steps and expectations")
+    does.add_argument(
+        "--scenario",
+        type=Path,
+        metavar="FILE",
+        help="steps and expectations; also the name of one that comes along, such as demo",
+    )
     does.add_argument("--open", action="store_true", help="open the page in a browser")
     does.add_argument("--json", action="store_true", help="print the verdict as JSON")
     parser.set_defaults(run=run)
@@ -97,9 +104,9 @@ def _add_where(where: "argparse._ArgumentGroup") -> None:
     )
     where.add_argument(
         "--listen",
-        default="127.0.0.1:8080",
         metavar="HOST:PORT",
-        help="of the cloud and its page; port 0 picks a free one (default: %(default)s)",
+        help="of the cloud and its page; port 0 picks a free one (default: 127.0.0.1:8080, or a "
+        "free port where that is taken)",
     )
     where.add_argument(
         "--bus",
@@ -124,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     if args.vehicles is not None:
         from agent.commands.bench_load import load_options, run_load
 
-        load = load_options(args, address(args.listen))
+        load = load_options(args, _address_of(args))
         told = _Told(to=sys.stderr if args.json else sys.stdout)
         return asyncio.run(run_load(args, load, told))
     if args.scenario is not None:
@@ -139,7 +146,7 @@ def _options(args: argparse.Namespace) -> "Options":
 
     if args.vehicle and (args.dbc or args.log):
         raise ConfigError("--vehicle is one vehicle, --dbc or --log is another: name one of them")
-    host, port = address(args.listen)
+    host, port = _address_of(args)
     options = Options(
         vehicle=args.vehicle or "ev",
         dbc=tuple(path.absolute() for path in args.dbc),
@@ -173,7 +180,7 @@ async def _scenario(args: argparse.Namespace) -> int:
     scenario = load_scenario(find_scenario(str(args.scenario)), _given(args))
     told = _Told(to=sys.stderr if args.json else sys.stdout)
     running = asyncio.create_task(
-        run_scenario(scenario, Where(args.folder, *address(args.listen)), say=told.line)
+        run_scenario(scenario, Where(args.folder, *_address_of(args)), say=told.line)
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -208,6 +215,19 @@ def _given(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     tables = {"vehicle": vehicle, "agent": agent, "": top}
     found = {name: {k: v for k, v in table.items() if v} for name, table in tables.items()}
     return {name: table for name, table in found.items() if table}
+
+
+def _address_of(args: argparse.Namespace) -> tuple[str, int]:
+    """Where to listen; where nobody said it, the usual port if it is free."""
+    if args.listen:
+        return address(args.listen)
+    with socket.socket() as usual:
+        usual.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            usual.bind(_USUAL)
+        except OSError:
+            return _USUAL[0], 0
+    return _USUAL
 
 
 def address(text: str) -> tuple[str, int]:
@@ -375,10 +395,14 @@ def _show(verdict: "Verdict", wrong: "Sequence[str]") -> None:
         print()
     print(
         f"The vehicle sent {verdict.frames:,} frames. The cloud has {verdict.batches:,} batches "
-        f"with {verdict.samples:,} samples and {len(verdict.events):,} events, of "
-        f"{verdict.runs} {'run' if verdict.runs == 1 else 'runs'} of the agent."
+        f"with {verdict.samples:,} samples and {_many(len(verdict.events), 'event')}, of "
+        f"{_many(verdict.runs, 'run')} of the agent."
     )
     for sentence in (*wrong, *verdict.wrong):
         print(f"WRONG: {sentence}")
     if not (wrong or verdict.wrong):
         print("The ledger closes, and everything that was kept is at the cloud.")
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s'[: n != 1]}"
