@@ -7,6 +7,7 @@ asked for by name, what nobody needs goes.
 
 import dataclasses
 import email
+import fcntl
 import hashlib
 import re
 import shutil
@@ -75,9 +76,16 @@ def make(project: Path, target: Target, folder: Path) -> Path:
     wanted = _requirements(project)
     key = "\n".join([target.name, *wanted, constraints.read_text("utf-8"), _recipe()])
     site = folder / f"{target.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    if site.is_dir():
-        return site
-    new = folder / f"{site.name}.new"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another build may be making the same
+        if not site.is_dir():
+            _make(site, target, wanted, constraints)
+    return site
+
+
+def _make(site: Path, target: Target, wanted: list[str], constraints: Path) -> None:
+    new = site.with_name(f"{site.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     for _ in range(_ROUNDS):
         _install(wanted, target, new, constraints)
@@ -93,7 +101,6 @@ def make(project: Path, target: Target, folder: Path) -> Path:
     if wrong := foreign(new, target):
         raise SiteError(f"{target.name}: made for another system: {', '.join(wrong)}")
     new.rename(site)
-    return site
 
 
 def distributions(site: Path) -> dict[str, Distribution]:
