@@ -1,6 +1,6 @@
 """A drive that is ended by force, and what is left of it: what the tests of cuts run in a guest.
 
-    python3 -m tests.vm.drive run FOLDER INTERFACE ROUND     drive until the power is cut
+    python3 -m tests.vm.drive run FOLDER INTERFACE ROUND S   drive until the power is cut
     python3 -m tests.vm.drive kill FOLDER INTERFACE N SEED   N drives, the agent killed in each
     python3 -m tests.vm.drive check FOLDER INTERFACE         send what is left, tell what arrived
 
@@ -49,9 +49,16 @@ async def car(folder: Path, interface: str) -> AsyncIterator[Car]:
         yield made
 
 
-async def drive(interface: str, number: int, car: Car, stop: asyncio.Event) -> int:
-    """Send frames and tell what is durable, until told to stop; gives the last such count."""
+async def drive(
+    interface: str, number: int, car: Car, stop: asyncio.Event, cut_after_s: float | None = None
+) -> int:
+    """Send frames and tell what is durable, until told to stop; gives the last such count.
+
+    So long after something was durable for the first time it says that the power may go.
+    """
+    loop = asyncio.get_running_loop()
     sent = durable = 0
+    cut_at = None
     with frames.Sender(interface) as sender:
         while not stop.is_set():
             numbers = range(sent, sent + _FRAMES)
@@ -64,14 +71,18 @@ async def drive(interface: str, number: int, car: Car, stop: asyncio.Event) -> i
                 if status is not None:
                     durable = status["ledger"]["uplink"]["cloud"]["spooled"]
                     say(round=number, durable=durable)
+                    if durable and cut_at is None and cut_after_s is not None:
+                        cut_at = loop.time() + cut_after_s
+            if cut_at is not None and loop.time() >= cut_at:
+                say(cut=True)
             await asyncio.sleep(_PERIOD_S)
     return durable
 
 
-async def run(folder: Path, interface: str, number: int) -> None:
+async def run(folder: Path, interface: str, number: int, cut_after_s: float) -> None:
     async with car(folder, interface) as made, made.agent():
         await processes.until(lambda: made.bus("body"), "the agent")
-        await drive(interface, number, made, asyncio.Event())
+        await drive(interface, number, made, asyncio.Event(), cut_after_s)
 
 
 async def kill(folder: Path, interface: str, rounds: int, seed: int) -> None:
@@ -140,7 +151,7 @@ def main(words: list[str]) -> None:
     where.mkdir(exist_ok=True)
     match what:
         case "run":
-            asyncio.run(run(where, interface, int(numbers[0])))
+            asyncio.run(run(where, interface, int(numbers[0]), float(numbers[1])))
         case "kill":
             asyncio.run(kill(where, interface, int(numbers[0]), int(numbers[1])))
         case "check":

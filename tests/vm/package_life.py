@@ -247,7 +247,7 @@ def taken(desk: Desk, number: int) -> str:
     """A plan is published, tried while a round comes, and stays; gives what the agent says."""
     desk.publish(1, FLEET)
     run(AGENT, "ota", "poll")
-    until(lambda: updates().get("running") == BUNDLE, f"{BUNDLE} is tried", updates)
+    until(lambda: updates().get("state") == "trial", f"{BUNDLE} is tried", updates)
     send(number)
     until(lambda: not updates().get("trial", BUNDLE), f"{BUNDLE} stays", updates)
     return shown()

@@ -57,9 +57,9 @@ def test_a_power_cut_costs_nothing_that_was_durable(guest: Guest, disk: str, cut
     moments = random.Random(seed)
     points: dict[int, int] = {}
     for number in range(cuts):
-        after_s = moments.uniform(3, 9)
+        after_s = moments.uniform(0, 5)
         seen = guest.run(
-            f"{_PROGRAM} run {_FOLDER} vcan0 {number}", disk=disk, kill_after_s=after_s
+            f"{_PROGRAM} run {_FOLDER} vcan0 {number} {after_s}", disk=disk, kill_on='"cut"'
         )
         assert seen.exit == POWER_CUT, seen.output
         points |= promised(lines(seen.output))
