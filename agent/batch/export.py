@@ -65,7 +65,7 @@ def export_tables(
     count = 0
     with whole(Path(target)) as part, part.open("wb") as file:
         writer = begin(file)
-        for stretch in _stretches(tables):
+        for stretch in stretches(tables):
             for table in stretch:
                 count += table.samples
             writer.write(stretch)
@@ -73,7 +73,7 @@ def export_tables(
     return count
 
 
-def _stretches(tables: Iterable[SignalTable]) -> Iterator[list[SignalTable]]:
+def stretches(tables: Iterable[SignalTable]) -> Iterator[list[SignalTable]]:
     """About ROWS samples at a time, tables of one schema and campaign joined."""
     groups: dict[tuple[TableSchema, str], list[SignalTable]] = {}
     count = 0

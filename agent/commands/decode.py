@@ -1,28 +1,54 @@
-"""`edge-agent decode`: a recording as values."""
+"""`edge-agent decode`: a recording, or a bus, as values."""
 
 import argparse
+import contextlib
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from agent.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from agent.blocks import Float64, FrameBlock
     from agent.bus import LogReader
     from agent.signals import Decoder
     from agent.signals.summary import Summary
 
+_PROGRESS_S: Final = 0.25
+
 
 def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = sub.add_parser(
         "decode",
-        help="decode a recording",
+        help="decode a recording, or watch a bus",
         description="Decode a recording with DBC files: a table of what it holds, or all samples "
-        "as CSV, Parquet or JSON lines.",
+        "as CSV, Parquet, MDF 4 or JSON lines, or a picture of some. With --live, show what is on "
+        "a bus right now: `edge-agent decode --live can0 --dbc car.dbc`.",
     )
-    parser.add_argument("log", metavar="LOG", help="candump, asc, blf, trc, mf4, gvret csv")
+    parser.add_argument(
+        "log", metavar="LOG", nargs="?", help="candump, asc, blf, trc, mf4, gvret csv"
+    )
+    parser.add_argument(
+        "--live",
+        metavar="BUS",
+        help="in place of a recording: a SocketCAN interface, such as can0, or the path of a "
+        "serial adapter, such as /dev/ttyACM0. Nothing is sent. Keys scroll, q or Ctrl-C ends; "
+        "where the output is no terminal, it comes once a second",
+    )
+    parser.add_argument(
+        "--bitrate",
+        type=int,
+        default=500_000,
+        metavar="BIT/S",
+        help="with --live: of the bus behind a serial adapter (default: %(default)s)",
+    )
+    parser.add_argument("--seconds", type=float, metavar="N", help="with --live: end after so long")
     parser.add_argument(
         "--dbc", nargs="+", type=Path, required=True, metavar="FILE", help="the database files"
     )
@@ -47,7 +73,23 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     output.add_argument("--csv", type=Path, metavar="FILE", help="write all samples as CSV")
     output.add_argument("--parquet", type=Path, metavar="FILE", help="write them as Parquet")
     output.add_argument(
+        "--mf4", type=Path, metavar="FILE", help="write them as ASAM MDF 4, with units and texts"
+    )
+    output.add_argument(
+        "--plot",
+        nargs="+",
+        metavar="SIGNAL",
+        help="draw these signals (patterns as of --signals), one below the other, into -o FILE",
+    )
+    output.add_argument(
         "--summary", action="store_true", help="figures of each signal (the default)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="with --plot: the picture, a PNG (default: plot.png)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -61,21 +103,62 @@ def run(args: argparse.Namespace) -> int:
         DatabaseError: a database file cannot be used.
         ConfigError: a pattern names no signal, `--expand` no list, or an extra is not installed.
     """
-    from agent.bus import read_log
     from agent.settings import find
     from agent.signals import Database, Decoder
-    from agent.signals.summary import Summary
 
+    _check(args)
     files = [find(path, "dbc") for path in args.dbc]
     database = Database.load(files, j1939=args.j1939, expand=args.expand)
     for finding in database.findings:
         _say(f"finding: {finding}")
-    decoder = Decoder(database, args.signals)
+    decoder = Decoder(database, args.plot or args.signals)
+    if args.live:
+        from agent.commands.decode_live import run_live
+
+        return run_live(args, decoder)
+    return _recording(args, decoder)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Say what does not go together.
+
+    Raises:
+        ConfigError: something.
+    """
+    if bool(args.log) == bool(args.live):
+        raise ConfigError("name a recording, or a bus with --live")
+    of_a_recording = {
+        "--csv": args.csv,
+        "--parquet": args.parquet,
+        "--mf4": args.mf4,
+        "--plot": args.plot,
+        "--summary": args.summary,
+        "--channel": args.channel,
+        "--by-source": args.by_source,
+    }
+    given = [name for name, value in of_a_recording.items() if value]
+    if args.live and given:
+        raise ConfigError(f"{given[0]} is of a recording: leave it out with --live")
+    if args.seconds is not None and not args.live:
+        raise ConfigError("--seconds is of --live: a recording has an end")
+    if args.output and not args.plot:
+        raise ConfigError("-o names the picture of --plot: add the signals that are to be drawn")
+    if args.plot and args.signals:
+        raise ConfigError("--plot names its signals itself: leave out --signals")
+
+
+def _recording(args: argparse.Namespace, decoder: "Decoder") -> int:
+    from agent.bus import read_log
+    from agent.signals.summary import Summary
+
     summary = Summary(by_source=args.by_source)
-    with read_log(args.log, channel=args.channel) as reader:
-        blocks = _watched(reader, args.log, decoder, summary)
-        if args.csv or args.parquet:
-            _export(args, blocks, decoder)
+    with (
+        read_log(args.log, channel=args.channel) as reader,
+        contextlib.closing(_watched(reader, args.log, decoder, summary)) as blocks,
+    ):
+        target, written = _target(args), False
+        if target:
+            written = _export(args, target, blocks, decoder)
         elif args.json and not args.summary:
             _json_lines(blocks, decoder, summary)
         else:
@@ -87,18 +170,27 @@ def run(args: argparse.Namespace) -> int:
         _say(note)
     if bad > len(notes):
         _say(f"{args.log}: {bad - len(notes):,} more bad lines")
-    if args.csv or args.parquet:
+    if target:
         if args.json:
             print(json.dumps(summary.frames_json()))
-        else:
-            print(f"{summary.frames_line()} -> {args.csv or args.parquet}")
+        elif written:
+            print(f"{summary.frames_line()} -> {target}")
     elif args.summary or not args.json:
         if args.json:
             print(json.dumps(summary.as_json()))
         else:
             for line in summary.lines():
                 print(line)
-    return _verdict(args, summary, bad)
+    status = _verdict(args, summary, bad)
+    return status if written or not target else 1
+
+
+def _target(args: argparse.Namespace) -> Path | None:
+    """The file that is asked for."""
+    if args.plot:
+        return args.output or Path("plot.png")
+    target: Path | None = args.csv or args.parquet or args.mf4
+    return target
 
 
 def _verdict(args: argparse.Namespace, summary: "Summary", bad: int) -> int:
@@ -124,25 +216,53 @@ def _say(text: str) -> None:
 
 def _watched(
     reader: "LogReader", name: str, decoder: "Decoder", summary: "Summary"
-) -> Iterator["FrameBlock"]:
+) -> "Generator[FrameBlock]":
     """The blocks, with progress on a terminal."""
-    shown = -1
-    for block in reader:
-        summary.note(block, decoder.knows(block))
-        yield block
-        percent = int(reader.progress * 100)
-        if sys.stderr.isatty() and percent != shown:
-            shown = percent
-            print(f"\r{name}: {percent} %", end="", file=sys.stderr, flush=True)
-    if shown >= 0:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    shown = sys.stderr.isatty()
+    began, due = time.monotonic(), 0.0
+    try:
+        for block in reader:
+            summary.note(block, decoder.knows(block))
+            yield block
+            now = time.monotonic()
+            if shown and now >= due:
+                due = now + _PROGRESS_S
+                line = _progress(reader.progress, summary.frames, now - began)
+                print(f"\r{name}: {line}\x1b[K", end="", file=sys.stderr, flush=True)
+    finally:
+        if due:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _export(args: argparse.Namespace, blocks: Iterator["FrameBlock"], decoder: "Decoder") -> None:
-    from agent.batch.export import export_tables
+def _progress(share: float, frames: int, seconds: float) -> str:
+    speed = frames / seconds if seconds > 0 else 0.0
+    left = f", {seconds * (1 - share) / share:,.0f} s left" if share > 0 else ""
+    return f"{100 * share:.0f} %, {frames:,} frames, {speed:,.0f} frames/s{left}"
 
+
+def _export(
+    args: argparse.Namespace, target: Path, blocks: Iterator["FrameBlock"], decoder: "Decoder"
+) -> bool:
+    """Whether there was something to be written."""
     tables = (table for block in blocks for table in decoder.decode(block))
-    export_tables(tables, args.csv or args.parquet, "csv" if args.csv else "parquet")
+    if args.plot:
+        from agent.batch.plot import Plot
+
+        plot = Plot()
+        plot.add(tables)
+        if not plot.samples:
+            _say(f"nothing is drawn: {args.log} has no sample of {', '.join(args.plot)}")
+            return False
+        plot.save(target, Path(args.log).name)
+    elif args.mf4:
+        from agent.batch.measurement import export_mdf
+
+        export_mdf(tables, target)
+    else:
+        from agent.batch.export import export_tables
+
+        export_tables(tables, target, "csv" if args.csv else "parquet")
+    return True
 
 
 def _json_lines(blocks: Iterator["FrameBlock"], decoder: "Decoder", summary: "Summary") -> None:
