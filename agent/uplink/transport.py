@@ -7,6 +7,7 @@ This is the half that knows batches, files and credentials; the half that knows 
 import asyncio
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, BinaryIO
@@ -65,7 +66,7 @@ class HttpTransport:
             Gone: its file has vanished.
         """
         try:
-            file, size, sha256 = await asyncio.to_thread(self._open_file, parcel)
+            file, size, sha256 = await self._opened(parcel)
         except FileNotFoundError as e:
             raise Gone(parcel.batch_id) from e
         except OSError as e:
@@ -103,6 +104,26 @@ class HttpTransport:
     def notice(self, wall: WallNs, *, synchronised: bool) -> str:
         """What a person should know of the credentials at this time; empty when all is well."""
         return self._credentials.notice(wall, synchronised=synchronised)
+
+    async def _opened(self, parcel: Parcel) -> tuple[BinaryIO, int, bytes]:
+        """What `_open_file` gives; who is cancelled meanwhile leaves no file open."""
+        handed: list[BinaryIO] = []
+        abandoned = threading.Event()
+
+        def run() -> tuple[BinaryIO, int, bytes]:
+            opened = self._open_file(parcel)
+            handed.append(opened[0])
+            if abandoned.is_set():
+                opened[0].close()
+            return opened
+
+        try:
+            return await asyncio.to_thread(run)
+        except asyncio.CancelledError:
+            abandoned.set()
+            for file in handed:
+                file.close()
+            raise
 
     def _open_file(self, parcel: Parcel) -> tuple[BinaryIO, int, bytes]:
         file = parcel.path.open("rb")

@@ -71,7 +71,7 @@ def test_faults_are_pressed_and_their_effect_is_seen(tmp_path: Path) -> None:
     run(look())
 
 
-def test_a_power_cut_is_pressed_by_keyboard_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_power_cut_is_pressed_by_keyboard_and_the_agent_comes_back(tmp_path: Path) -> None:
     async def look() -> None:
         async with (
             bench(tmp_path) as origin,

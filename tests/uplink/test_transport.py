@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from agent.settings import Uplink
 from agent.spool.outbox import Parcel
 from agent.uplink.budget import Pace
 from agent.uplink.transport import HttpTransport
+from tests import processes
 from tests.uplink import badserver as bad
 from tests.uplink.badserver import BadServer
 from tests.uplink.certificates import Authority
@@ -286,3 +288,26 @@ def test_a_sender_can_be_made_without_the_libraries_that_it_sends_with() -> None
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert told.stdout.strip() == "[]"
+
+
+def test_who_is_cancelled_while_a_file_opens_leaves_none_open(tmp_path: Path) -> None:
+    """A named pipe takes as long to open, and to read, as its other end wants."""
+    path = tmp_path / "slow.batch"
+    os.mkfifo(path)
+
+    def opened() -> list[str]:
+        links = (link for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+        return [str(link) for link in links if os.path.realpath(link) == str(path.resolve())]
+
+    async def main() -> None:
+        settings = Uplink(name="cloud", url="http://127.0.0.1:9")
+        transport = HttpTransport(settings, "car-1", "test")
+        putting = asyncio.create_task(transport.put(Parcel("a", "telemetry", path, 4, 1)))
+        with await asyncio.to_thread(path.open, "wb") as end:  # the thread has it open now
+            putting.cancel()
+            await asyncio.gather(putting, return_exceptions=True)
+            end.write(b"late")
+        await processes.until(lambda: not opened(), "it is closed")
+        await transport.close()
+
+    asyncio.run(main())
