@@ -33,6 +33,8 @@ from agent.spool.positions import Positions
 log = logging.getLogger("edge_agent")
 
 _REPORTS: Lane = "report"
+_FINDINGS = 50
+"""In database files; of so many the status tells the words."""
 
 Keep = Callable[[Mapping[Destination, Sequence[Kept]], Positions | None], None]
 
@@ -262,8 +264,13 @@ class Pipeline:
     def status(self) -> dict[str, Any]:
         """What the status tells of the plan."""
         now = self._now
+        findings = now.plan.database.findings
         return {
             "campaigns": now.collector.status(),
             "health": now.health.status(),
             "recognition": now.recognition.status(),
+            "database": {
+                "findings": [str(each) for each in findings[:_FINDINGS]],
+                "more": max(0, len(findings) - _FINDINGS),
+            },
         }

@@ -242,6 +242,8 @@ def test_a_running_agent_answers_on_its_socket(bench: Bench) -> None:
     assert (status["vehicle"], status["plan"]) == ("car-1", "test")
     assert [b["name"] for b in status["buses"]] == ["powertrain"]
     assert [u["name"] for u in status["uplinks"]] == ["cloud"]
+    (finding,) = status["database"]["findings"]
+    assert "tiny.dbc: BS_: the file has no section" in finding
     for _ in range(20):  # at whatever moment
         status = bench.status()
         assert status["differences"] == differences(status["ledger"]) == []

@@ -67,6 +67,13 @@ def no_longer_than(blocks: Iterable[FrameBlock], seconds: float) -> Iterator[Fra
         return
 
 
+def noted(blocks: Iterable[FrameBlock], note: Callable[[FrameBlock], None]) -> Iterator[FrameBlock]:
+    """The same blocks; each is shown to somebody on its way."""
+    for block in blocks:
+        note(block)
+        yield block
+
+
 class Driver:
     """Plays blocks onto a bus in a thread of its own.
 

@@ -28,11 +28,13 @@ from typing import Any, Final, Self
 import aiohttp
 
 from agent.bench.actions import Actions
+from agent.bench.answering import Answering
 from agent.bench.cloud.faults import CloudFaults
 from agent.bench.cloud.repository import Repository
 from agent.bench.cloud.server import create_app, serve
 from agent.bench.cloud.store import Store
-from agent.bench.driver import Driver
+from agent.bench.driver import Driver, noted
+from agent.bench.ecus import Watch, vehicle_ecus
 from agent.bench.faults import Switchboard
 from agent.bench.ground import Ground, Options, VehicleKind
 from agent.bench.host import AgentProcess, BenchError
@@ -162,9 +164,13 @@ class World:
         )
         self.agent = AgentProcess(ground.config, socket, self.folder)
         stack.push_async_callback(self.agent.end)
-        self.driver = Driver(
-            await asyncio.to_thread(ground.blocks), sink, speed=options.speed, make=ground.disturbed
-        )
+        blocks = await asyncio.to_thread(ground.blocks)
+        if sink.kind == "vcan" and options.log is None:
+            # The one kind of bus on which the agent can ask; a recording has no ECUs.
+            watch = Watch(await asyncio.to_thread(ground.database), ground.bus)
+            stack.enter_context(Answering(sink.name, vehicle_ecus(watch.readings)))
+            blocks = noted(blocks, watch.note)
+        self.driver = Driver(blocks, sink, speed=options.speed, make=ground.disturbed)
         actions = Actions(self, publisher, sink)
         stack.push_async_callback(actions.close)
         self.actions = actions

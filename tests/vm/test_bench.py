@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import can
 import pytest
 
 from agent.bench.sinks import open_sink
@@ -23,6 +24,21 @@ def interface(vcan: Links) -> Iterator[str]:
     vcan.add("vcan77")
     yield "vcan77"
     vcan.remove("vcan77")
+
+
+ASKS_FOR_ENGINE_SPEED = can.Message(
+    arbitration_id=0x7DF, data=[2, 1, 0x0C, 0, 0, 0, 0, 0], is_extended_id=False
+)
+OF_ENGINE_SPEED = (4, 0x41, 0x0C)
+
+
+def asked(interface: str) -> tuple[int, ...] | None:
+    """How an ECU's answer to a request for the engine's speed begins."""
+    engine = [{"can_id": 0x7E8, "can_mask": 0x7F8, "extended": False}]
+    with can.Bus(interface, interface="socketcan", can_filters=engine) as bus:
+        bus.send(ASKS_FOR_ENGINE_SPEED)
+        answer = bus.recv(LIMIT_S)
+        return None if answer is None else tuple(answer.data[:3])
 
 
 def test_frames_and_bus_off_go_through_the_kernel(tmp_path: Path, interface: str) -> None:
@@ -44,6 +60,7 @@ def test_frames_and_bus_off_go_through_the_kernel(tmp_path: Path, interface: str
 
             assert any(interface in line for line in told)
             await shows(lambda s: s["ledger"]["uplink"]["cloud"]["acknowledged"] > 0, "a batch")
+            assert await asyncio.to_thread(asked, interface) == OF_ENGINE_SPEED
             await world.press("bus-off", True, {})
             await shows(lambda s: errors(s) == 1, "an error frame")
             sent = world.frames

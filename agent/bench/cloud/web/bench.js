@@ -4,7 +4,7 @@
 import { get, Refresher } from "./api.js";
 import { badge, card, h, put, say, sync } from "./dom.js";
 import { isNumber, many, span } from "./format.js";
-import { cards, recordOfStatus } from "./health.js";
+import { cards, databaseOf, recordOfStatus } from "./health.js";
 import { flow } from "./ledger.js";
 
 const LOOK_MS = 1000;
@@ -234,7 +234,7 @@ function showAgent(place, status) {
   put(
     place,
     status
-      ? cards(recordOfStatus(status), "As the agent says now.", status.recognition)
+      ? cards(recordOfStatus(status), "As the agent says now.", databaseOf(status))
       : h("p", { class: "hint" }, "The agent does not answer: it is not running, or is starting."),
   );
 }

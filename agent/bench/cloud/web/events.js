@@ -198,7 +198,8 @@ function rest(event) {
   return flattened(event)
     .filter(([key]) => !OWN.has(key.split(" ")[0]))
     .map(([key, each]) => [
-      key.replace(/^values /, "").replaceAll("_", " "),
+      // A long name may break behind its message.
+      key.replace(/^values /, "").replaceAll("_", " ").replace(".", ".\u200b"),
       isNumber(each) ? value(each) : String(each).slice(0, 200),
     ])
     .slice(0, 24);

@@ -43,7 +43,7 @@ export function healthPart(root, context) {
     if (!answer || text === last) return;
     last = text;
     if (status)
-      put(health, cards(recordOfStatus(status), "As the agent says now.", status.recognition));
+      put(health, cards(recordOfStatus(status), "As the agent says now.", databaseOf(status)));
     else
       put(
         health,
@@ -127,7 +127,7 @@ export function cards(record, words, database) {
         h(
           "p",
           {},
-          "The agent makes one each minute while its plan has [health] on, and sends ten minutes together.",
+          "The agent makes one each minute, and sends those of ten minutes together.",
         ),
       ),
       database ? h("div", { class: "cards" }, card("Database files", files(database))) : null,
@@ -198,10 +198,33 @@ export function cards(record, words, database) {
   ];
 }
 
+/** What a status tells of database files: how they fit, and what was wrong in them. */
+export function databaseOf(status) {
+  return { ...status.recognition, repairs: status.database };
+}
+
+/** What was wrong in the files themselves, and what was done about it. */
+function repairs(told) {
+  if (!told?.findings?.length) return null;
+  const number = told.findings.length + (told.more ?? 0);
+  return h(
+    "details",
+    {},
+    h("summary", {}, many(number, "finding"), " in the files"),
+    h(
+      "ul",
+      { class: "repairs" },
+      told.findings.map((each) => h("li", {}, each)),
+    ),
+    told.more ? h("p", { class: "hint" }, `and ${count(told.more)} more`) : null,
+  );
+}
+
 /** How well the database files fit what is on the buses. */
 function files(database) {
   const rows = Object.entries(database.buses ?? {});
   return [
+    repairs(database.repairs),
     rows.map(([name, bus]) =>
       h(
         "div",
