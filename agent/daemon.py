@@ -34,7 +34,7 @@ from agent.ignition import Key, signal_of
 from agent.intake import Intake
 from agent.ledger import Ledger, differences
 from agent.memories import Memories
-from agent.observe.notify import feed_watchdog, notify
+from agent.observe.notify import STOPPING, feed_watchdog, notify
 from agent.observe.socket import Command, StatusServer
 from agent.ota import load_factory_plan
 from agent.pipeline import Pipeline, Prepared, headers, prepare
@@ -315,7 +315,7 @@ class Daemon:
                 if drain:
                     tasks.append(asyncio.create_task(self._ending.drain(stop)))
                 await self._until(stop)
-                notify("STOPPING=1")
+                notify(STOPPING)
                 self._stop.set()
                 self._failed += await asyncio.to_thread(self._ending.halt)
                 await self._ending.last_words(told)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.observe.notify import STOPPING
 from tests import processes
 
 HANG = """
@@ -123,6 +124,7 @@ async def hang(vehicle: Path, manager: socket.socket) -> None:
         await processes.until(lambda: b"WATCHDOG=1" in told(manager), "it is fed again")
     finally:
         assert await processes.stop(process) == 0
+    assert STOPPING.encode() in told(manager)  # a slow end is no hang
     said = log.read_text("utf-8")
     assert "in take_while_free" in said  # where it hung
     assert "decoding goes on" in said

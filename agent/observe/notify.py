@@ -16,6 +16,9 @@ _OURS: Final = {
 }
 """Taken out of the environment: a program that this one starts must not speak for it."""
 
+STOPPING: Final = "STOPPING=1\nWATCHDOG_USEC=0"
+"""A stop in order: TimeoutStopSec= limits it, and the watchdog, which is fed no more, rests."""
+
 
 def notify(message: str, environment: Mapping[str, str] = _OURS) -> bool:
     """Tell systemd, such as `READY=1`; False where nobody listens."""

@@ -326,7 +326,7 @@ def with_drop_ins() -> dict[str, Any]:
     (_DROP_INS / "serial.conf").symlink_to("/usr/share/edge-agent/systemd/serial.conf")
     credential = "LoadCredential=token:/etc/edge-agent/token\nSetCredential=token:none\n"
     _RUN_TIME.mkdir(parents=True)
-    (_RUN_TIME / "test.conf").write_text(f"[Service]\n{credential}WatchdogSec=2\n", "ascii")
+    (_RUN_TIME / "test.conf").write_text(f"[Service]\n{credential}WatchdogSec=5\n", "ascii")
     systemctl("daemon-reload")
     started = systemctl("restart", UNIT)
     until(reads, "the agent with drop-ins")
