@@ -43,6 +43,7 @@ class Actions:
             "ecu-silent": lambda on, p: self._disturb("ecu-silent", on, p),
             "bit-flips": lambda on, p: self._disturb("bit-flips", on, p),
             "stuck-counter": lambda on, p: self._disturb("stuck-counter", on, p),
+            "false-value": lambda on, p: self._disturb("false-value", on, p),
             "overload": lambda on, p: self._disturb("overload", on, p),
             "bus-off": self._bus_off,
             "clock-jump": self._clock_jump,

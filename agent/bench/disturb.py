@@ -2,6 +2,7 @@
 
     ecu-silent     frames of a message, or of all messages of a node, are not sent
     stuck-counter  the bits of a signal keep the value that they have at first, for each id
+    false-value    the bits of a signal have a given value, such as that of an alarm
     bit-flips      so many bits of a million in payloads are the other way round
     overload       frames are sent several times, until the bus carries that many times as much
 
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.bench.curves import uniform
-from agent.bench.encode import selected
+from agent.bench.encode import Encoder, raw_range, selected
 from agent.bench.nodes import Key
 from agent.blocks import ERROR, EXTENDED, REMOTE, FrameBlock, Int64, UInt8
 from agent.errors import ConfigError
@@ -32,7 +33,7 @@ from agent.signals.dbc.layout import bits
 from agent.signals.decoder import Occurrences
 from agent.signals.model import Message, Signal
 
-FAULTS: Final = ("ecu-silent", "stuck-counter", "bit-flips", "overload")
+FAULTS: Final = ("ecu-silent", "stuck-counter", "false-value", "bit-flips", "overload")
 MAX_FACTOR: Final = 50.0
 _MILLION: Final = 1_000_000
 _PARTS: Final = 1000  # in which a factor is counted, so that it adds up exactly
@@ -45,6 +46,7 @@ class Disturbed:
     """Applies what is set; `set` may be called from another thread than `apply`.
 
     `counts` are totals: `silenced` and `added` frames, `stuck` frames whose signal was held,
+    `false` frames whose signal was given a value,
     `flipped_bits`, and `flipped_frames` in which these are.
 
     Args:
@@ -83,8 +85,8 @@ class Disturbed:
             on: whether it is to be.
             parameters: of ecu-silent `message` (a name, also with `*` and `?`) or `node` (a name,
                 or a J1939 address such as `0x17`); of stuck-counter `signal` (`Message.Signal`, as
-                patterns are written in plans); of bit-flips `per_million` (above 0, up to a
-                million); of overload `factor` (1 to 50).
+                patterns are written in plans); of false-value `signal` and its raw `value`; of
+                bit-flips `per_million` (above 0, up to a million); of overload `factor` (1 to 50).
 
         Raises:
             ConfigError: no such fault, message, node or signal, or a number that cannot be.
@@ -92,6 +94,7 @@ class Disturbed:
         makers: Mapping[str, Callable[..., _Fault]] = {
             "ecu-silent": self._silent,
             "stuck-counter": self._stuck,
+            "false-value": self._false,
             "bit-flips": self._flips,
             "overload": self._overload,
         }
@@ -149,15 +152,29 @@ class Disturbed:
     def _stuck(self, signal: str = "") -> _Fault:
         if not signal:
             raise ConfigError("stuck-counter needs a signal")
+        return self._held(signal, _Held(), "stuck")
+
+    def _false(self, signal: str = "", value: float = 0) -> _Fault:
+        if not signal:
+            raise ConfigError("false-value needs a signal")
+        if not float(value).is_integer():
+            raise ConfigError(f"false-value: value is a whole number, as on the bus, not {value}")
+        held = _Held(int(value))
+        for path in self._database.select([signal]):
+            for message in self._database.messages(path.bus):
+                if message.name == path.message:
+                    held.check(message.by_name[path.signal])
+        return self._held(signal, held, "false")
+
+    def _held(self, signal: str, held: "_Held", count: str) -> _Fault:
         paths = {(p.message, p.signal) for p in self._database.select([signal])}
-        held = _Held()
 
         def hold(block: FrameBlock) -> FrameBlock:
             data = block.data.copy()
             for rows, message in self._rows(block, lambda m: any(m.name == p[0] for p in paths)):
                 for each in message.signals:
                     if (message.name, each.name) in paths:
-                        self.counts["stuck"] += held.hold(block, data, rows, message, each)
+                        self.counts[count] += held.hold(block, data, rows, message, each)
             return dataclasses.replace(block, data=data)
 
         return hold
@@ -213,10 +230,26 @@ class Disturbed:
 
 
 class _Held:
-    """The bits of signals as they were first met, for each id."""
+    """The bits of signals, for each id: those of a raw value, or as they were first met."""
 
-    def __init__(self) -> None:
+    def __init__(self, value: int | None = None) -> None:
+        self._value = value
         self._values: dict[tuple[int, str], UInt8] = {}
+
+    def check(self, signal: Signal) -> None:
+        """Whether a signal can have the value.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        low, high = raw_range(signal)
+        whole = signal.schema.kind in ("int64", "uint64")
+        if not whole or self._value is None or not low <= self._value <= high:
+            raise ConfigError(
+                f"false-value: {signal.name} holds whole numbers from {low} to {high} on the bus"
+                if whole
+                else f"false-value: {signal.name} holds no whole number"
+            )
 
     def hold(
         self,
@@ -237,9 +270,28 @@ class _Held:
         mask = np.frombuffer(bits(signal).to_bytes(width, "little"), np.uint8)
         for identifier in np.unique(block.id[rows]).tolist():
             mine = rows[block.id[rows] == identifier]
-            value = self._values.setdefault((identifier, signal.name), data[mine[0]] & mask)
+            key = (identifier, signal.name)
+            if key not in self._values:
+                first = data[mine[0]]
+                if self._value is not None:
+                    first = _payload(message, signal, self._value, width)
+                self._values[key] = first & mask
+            value = self._values[key]
             data[mine] = data[mine] & ~mask | value
         return len(rows)
+
+
+def _payload(message: Message, signal: Signal, value: int, width: int) -> UInt8:
+    """A payload of so many bytes in which a signal has this raw value."""
+    values = {signal.name: value}
+    above = signal
+    while above.parent:
+        values[above.parent] = min(above.selected_by)
+        above = message.by_name[above.parent]
+    made: UInt8 = np.zeros(width, np.uint8)
+    payload = Encoder(message).encode(values)[0][:width]
+    made[: len(payload)] = payload
+    return made
 
 
 class _Flips:

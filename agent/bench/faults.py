@@ -140,6 +140,15 @@ CATALOGUE: Final = (
         "A signal keeps the value that it has.",
         (Parameter(name="signal", kind="text", default=""),),
     ),
+    Fault(
+        "false-value",
+        "False value",
+        "A signal has this raw value, such as that of an alarm.",
+        (
+            Parameter(name="signal", kind="text", default=""),
+            _number_of("value", 1, -(2.0**63), 2.0**63),
+        ),
+    ),
     Fault("bus-off", "Bus off", "The controller leaves the bus; a serial adapter goes away."),
     Fault(
         "overload",

@@ -179,7 +179,11 @@ class Ground:
             if is_counter(s.schema)
         )
         counter = next(counters, f"{messages[-1].name}.{messages[-1].signals[0].name}")
-        return {"ecu-silent": {"message": first.name}, "stuck-counter": {"signal": counter}}
+        return {
+            "ecu-silent": {"message": first.name},
+            "stuck-counter": {"signal": counter},
+            "false-value": {"signal": counter},
+        }
 
     def blocks(self) -> Iterator[FrameBlock]:
         """The frames of the vehicle.

@@ -30,6 +30,7 @@ MULTIPLEXED = (
 ANY_FAULT: dict[str, dict[str, Any]] = {
     "ecu-silent": {"message": "PackPower"},
     "stuck-counter": {"signal": "*.Counter"},
+    "false-value": {"signal": "BatteryStatus.FaultCode", "value": 77},
     "bit-flips": {"per_million": 500},
     "overload": {"factor": 2.7},
 }
@@ -263,6 +264,28 @@ class TestTogether:
         assert set(values(vehicle.database, found, "Counter")) == {0}
 
 
+class TestFalseValue:
+    def test_a_signal_has_the_value_and_its_neighbours_keep_theirs(
+        self, ev: Database, frames: FrameBlock
+    ) -> None:
+        disturbed = Disturbed(ev)
+        disturbed.set("false-value", True, signal="BatteryStatus.OverTemperature", value=1)
+
+        found = disturbed.apply(frames)
+
+        assert set(values(ev, found, "OverTemperature")) == {1}
+        assert disturbed.counts["false"] == len(values(ev, found, "OverTemperature"))
+        for other in ("UnderVoltage", "OverCurrent", "IsolationResistance"):
+            assert list(values(ev, found, other)) == list(values(ev, frames, other))
+
+    def test_a_multiplexed_and_a_signed_signal(self, ev: Database, frames: FrameBlock) -> None:
+        disturbed = Disturbed(ev)
+        for signal, raw in (("CellVoltages.CellVoltage42", 4321), ("MotorState.MotorTorque", -7)):
+            disturbed.set("false-value", True, signal=signal, value=raw)
+            found = disturbed.apply(frames)
+            assert set(values(ev, found, signal.partition(".")[2])) == {raw}
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "parameters", "why"),
@@ -276,6 +299,9 @@ class TestRefusals:
             ("ecu-silent", {"nodes": "A"}, "cannot be set with nodes"),
             ("stuck-counter", {}, "needs a signal"),
             ("stuck-counter", {"signal": "Nothing"}, "no signal is called"),
+            ("false-value", {}, "needs a signal"),
+            ("false-value", {"signal": "PackPower.InterlockClosed", "value": 2}, "from 0 to 1"),
+            ("false-value", {"signal": "PackPower.InterlockClosed", "value": 0.5}, "whole number"),
             ("bit-flips", {}, "above 0"),
             ("bit-flips", {"per_million": -1}, "from 0 to 1e"),
             ("bit-flips", {"per_million": "many"}, "not many"),

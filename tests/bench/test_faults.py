@@ -38,7 +38,7 @@ def test_the_faults_that_scenarios_and_the_page_rely_on_are_there() -> None:
     assert set(NAMES) == {
         *("link-down", "link-slow", "link-lossy", "cloud-status", "lost-ack", "disk-full"),
         *("ecu-silent", "bit-flips", "stuck-counter", "bus-off", "overload", "clock-jump"),
-        *("power-cut", "hostile-update", "update"),
+        *("false-value", "power-cut", "hostile-update", "update"),
     }
     assert all(fault.title and fault.about.endswith(".") for fault in CATALOGUE)
 

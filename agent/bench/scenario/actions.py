@@ -8,7 +8,10 @@ from agent.bench.faults import CATALOGUE, Fault
 ACTIONS: Final[Mapping[str, Fault]] = {fault.name: fault for fault in CATALOGUE}
 
 ON_A_LIVE_BUS: Final = frozenset(
-    {"ecu-silent", "bit-flips", "stuck-counter", "overload", "bus-off", "clock-jump"}
+    {
+        *("ecu-silent", "bit-flips", "stuck-counter", "false-value", "overload", "bus-off"),
+        "clock-jump",
+    }
 )
 """Faults that mean nothing to an agent that reads a recording."""
 
