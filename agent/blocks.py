@@ -433,7 +433,38 @@ class Event:
         return self.value.get("complete") is True
 
 
-Kept = SignalTable | KeptFrames | Event
+@dataclasses.dataclass(slots=True)
+class Reports:
+    """Reports of the vehicle to a platform, as they go on the wire; the ledger counts rows.
+
+    Shapes and dtypes: time int64[n] (nanoseconds of `clock`), `bodies` n of them. A body has the
+    information items of one frame, without the time, which is told when it is sent, and without a
+    signature. Rows of one time are the frames of one sample.
+    """
+
+    form: str
+    """Standard and edition, such as gbt32960-2016."""
+    time: Int64
+    bodies: tuple[bytes, ...]
+    clock: TimeBase = "boot"
+    live: bool = False
+    """Whether they may go out at once; not stored."""
+    awake: bool = True
+    """False, without any row: the vehicle is off, and no more reports come; not stored."""
+
+    @property
+    def samples(self) -> int:
+        return len(self.bodies)
+
+    @property
+    def nbytes(self) -> int:
+        return self.time.nbytes + sum(50 + len(body) for body in self.bodies)
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+
+Kept = SignalTable | KeptFrames | Event | Reports
 """What a campaign keeps, and the spool takes."""
 
 

@@ -5,7 +5,7 @@ recording, with a receiver that takes every batch at once. So what is counted is
 
 Bytes are those of sealed batches. What of them a campaign or a signal costs cannot be told exactly,
 because one compressor sees all of them together: they are shared out by what each signal's columns
-take on their own.
+take on their own. Reports to a platform go as frames of their own, and are counted as such.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from agent.batch.format import zstd
-from agent.blocks import Event, FrameBlock, Kept, KeptFrames, SignalTable
+from agent.blocks import Event, FrameBlock, Kept, KeptFrames, Reports, SignalTable
 from agent.bus import read_log
 from agent.clock import MILLISECOND, SECOND, BootNs, Quality, WallNs
 from agent.collect import Plan
@@ -34,6 +34,8 @@ from agent.spool.store import SpoolStore, StreamKey
 
 _BLOCK_NS = 500 * MILLISECOND
 _LEAST_S = 1.0
+_FRAME_BYTES = 31
+"""Of a GB/T 32960 frame beside the body of the report: head 24, time 6, check 1."""
 
 
 class _LogClock:
@@ -72,6 +74,8 @@ class Estimate:
     events: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     cpu_s: float = 0.0
     """Of decoding, collecting and storing; reading the recording is not in it."""
+    platforms: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    """By platform: `reports` and their `bytes`, in frames; none of it is in the counts above."""
     ring_bytes: int = 0
     """The most that waited for triggers."""
     ledger: dict[str, dict[str, dict[str, int]]] = dataclasses.field(default_factory=dict)
@@ -89,6 +93,7 @@ class Estimator:
         self._plan = plan
         self._log = str(Path(log).absolute())
         self._uplinks = list(uplinks)
+        self._platforms = frozenset(plan.reports.platforms if plan.reports else ())
         self._batch = batch or Batch()
         self._spool = Spool(quota_mb=1 << 20, free_floor_mb=0)
         self._clock = _LogClock()
@@ -120,8 +125,10 @@ class Estimator:
         prepared = prepare(self._plan, self._ledger, vehicle="estimate", secret=bytes(32))
 
         def keep(kept: Mapping[Destination, Sequence[Kept]], positions: Positions | None) -> None:
-            store.add({StreamKey(*where): rows for where, rows in kept.items()}, positions)
-            self._note(kept)
+            rows = {where: rows for where, rows in kept.items() if not self._reports_to(where)}
+            store.add({StreamKey(*where): each for where, each in rows.items()}, positions)
+            self._note(rows)
+            self._note_reports(kept)
 
         pipeline = Pipeline(prepared, self._ledger, self._clock, keep)
         interval = round(self._spool.commit_interval_s * SECOND)
@@ -134,7 +141,11 @@ class Estimator:
                 first = int(block.time[0])
                 self._clock.now = BootNs(first)
                 store.start(
-                    [StreamKey(*where) for where in prepared.destinations],
+                    [
+                        StreamKey(*where)
+                        for where in prepared.destinations
+                        if not self._reports_to(where)
+                    ],
                     headers(prepared, self._here(block)),
                     thread=False,
                 )
@@ -192,6 +203,18 @@ class Estimator:
                     self._weights[key] += self._size(each.block.data)
                 elif isinstance(each, Event) and not each.value.get("complete", True):
                     self._found.events.append(each.value)
+
+    def _reports_to(self, where: Destination) -> bool:
+        """Whether what goes there are reports to a platform."""
+        return not self._platforms.isdisjoint(where.uplinks)
+
+    def _note_reports(self, kept: Mapping[Destination, Sequence[Kept]]) -> None:
+        for where, rows in kept.items():
+            bodies = [body for each in rows if isinstance(each, Reports) for body in each.bodies]
+            for name in where.uplinks if bodies else ():
+                told = self._found.platforms.setdefault(name, {"reports": 0, "bytes": 0})
+                told["reports"] += len(bodies)
+                told["bytes"] += sum(_FRAME_BYTES + len(body) for body in bodies)
 
     def _note_table(self, table: SignalTable) -> None:
         share = self._size(np.diff(table.time)) / max(1, len(table.names))

@@ -11,12 +11,21 @@ Invariants:
   chunk; a chunk whose checksum fails costs itself and the rest of its zstd frame, and is counted.
 - A reader never decodes past a gap: the columns of a zstd frame are deltas to the row before.
 - Schemas are written at first use in the file, so that a batch needs nothing else to be read.
-- The encoder (`encoder.py`; `columns.py` for samples, `frames.py` for raw frames) turns what is
-  kept into bytes and does no I/O; `writer.py` and the spool put them on disk.
+- The encoder (`encoder.py`; `columns.py` for samples, `frames.py` for raw frames, `reports.py` for
+  reports) turns what is kept into bytes and does no I/O; `writer.py` and the spool put them on
+  disk.
 """
 
-from agent.batch.dated import read_batch, read_events, read_frames
+from agent.batch.dated import read_batch, read_events, read_frames, read_reports
 from agent.batch.reader import BatchReader, Scan
 from agent.batch.writer import BatchWriter
 
-__all__ = ["BatchReader", "BatchWriter", "Scan", "read_batch", "read_events", "read_frames"]
+__all__ = [
+    "BatchReader",
+    "BatchWriter",
+    "Scan",
+    "read_batch",
+    "read_events",
+    "read_frames",
+    "read_reports",
+]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from agent.batch.reader import BatchReader
-from agent.blocks import FrameBlock, KeptFrames, SignalTable, TableSchema, concatenate
+from agent.blocks import FrameBlock, KeptFrames, Reports, SignalTable, TableSchema, concatenate
 from agent.clock import Anchor, best_anchor
 
 Path = str | os.PathLike[str]
@@ -36,6 +36,16 @@ def read_frames(*paths: Path) -> Iterator[KeptFrames]:
     """
     for reader, anchor in opened(paths):
         yield from frames_of(reader, anchor)
+
+
+def read_reports(*paths: Path) -> Iterator[Reports]:
+    """The reports of batches, dated, in the order in which they lie in the files.
+
+    Raises:
+        BatchError: as `read_batch`.
+    """
+    for reader, anchor in opened(paths):
+        yield from reports_of(reader, anchor)
 
 
 def read_events(*paths: Path) -> Iterator[dict[str, Any]]:
@@ -83,6 +93,13 @@ def frames_of(reader: BatchReader, anchor: Anchor | None) -> Iterator[KeptFrames
             yield dated_frames(value, anchor)
 
 
+def reports_of(reader: BatchReader, anchor: Anchor | None) -> Iterator[Reports]:
+    """The reports of one file, as `read_reports`."""
+    for kind, value in reader.records():
+        if kind == "reports":
+            yield dated_reports(value, anchor)
+
+
 def dated(table: SignalTable, anchor: Anchor | None) -> SignalTable:
     """A table of boot time in wall time, where there is an anchor to date it."""
     if table.clock != "boot" or anchor is None:
@@ -101,6 +118,13 @@ def dated_frames(frames: KeptFrames, anchor: Anchor | None) -> KeptFrames:
         block.bus, time, block.id, block.length, block.flags, block.data, clock="wall"
     )
     return KeptFrames(moved, frames.campaign)
+
+
+def dated_reports(reports: Reports, anchor: Anchor | None) -> Reports:
+    """As `dated`."""
+    if reports.clock != "boot" or anchor is None:
+        return reports
+    return dataclasses.replace(reports, time=reports.time + anchor.offset, clock="wall")
 
 
 def dated_event(value: Mapping[str, Any], anchor: Anchor | None) -> dict[str, Any] | None:

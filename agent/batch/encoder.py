@@ -24,12 +24,19 @@ from agent.batch.format import (
     zstd,
 )
 from agent.batch.frames import RESOLUTION_NS, joined, pack_frames, pieces, unpacked_bytes
+from agent.batch.reports import (
+    joined_reports,
+    pack_reports,
+    report_pieces,
+    reports_bytes,
+)
 from agent.batch.schema import pack_schema
 from agent.blocks import (
     Event,
     Int64,
     Kept,
     KeptFrames,
+    Reports,
     SignalTable,
     TableSchema,
     TimeBase,
@@ -85,8 +92,9 @@ class BatchEncoder:
         self._last_ns: int | None = None
         self.chunks = 0
         self.samples = 0
-        """With the frames, each of which counts as one."""
+        """With frames and reports, each of which counts as one."""
         self.frames = 0
+        self.reports = 0
         self.events = 0
         self.size = 0
 
@@ -104,6 +112,7 @@ class BatchEncoder:
         every = list(kept)
         parts = self._parts(each for each in every if isinstance(each, SignalTable))
         parts += self._frames(each for each in every if isinstance(each, KeptFrames))
+        parts += self._reports(each for each in every if isinstance(each, Reports))
         parts += self._events(each for each in every if isinstance(each, Event))
         parts += [_Part(pack_record(kind, value)) for kind, value in entries]
         contents: list[list[_Part]] = []
@@ -149,6 +158,7 @@ class BatchEncoder:
                     "first": self._first_ns,
                     "last": self._last_ns,
                     **({"frames": self.frames} if self.frames else {}),
+                    **({"reports": self.reports} if self.reports else {}),
                     **({"events": self.events} if self.events else {}),
                     **(footer or {}),
                 }
@@ -214,6 +224,23 @@ class BatchEncoder:
             for piece in pieces(frames):
                 record = pack_record(Record.FRAMES, pack_frames(piece, resolution_ns))
                 parts.append(_Part(record, room=max(unpacked_bytes(piece), len(record))))
+        return parts
+
+    def _reports(self, kept: Iterable[Reports]) -> list[_Part]:
+        """A record for each form and clock; several where there is much."""
+        groups: dict[tuple[str, TimeBase], list[Reports]] = {}
+        for each in kept:
+            if len(each):
+                groups.setdefault((each.form, each.clock), []).append(each)
+        parts = []
+        for group in groups.values():
+            reports = joined_reports(group)
+            self.samples += len(reports)
+            self.reports += len(reports)
+            self._note_times(reports.time)
+            for piece in report_pieces(reports):
+                record = pack_record(Record.REPORTS, pack_reports(piece))
+                parts.append(_Part(record, room=reports_bytes(piece)))
         return parts
 
     def _events(self, kept: Iterable[Event]) -> list[_Part]:

@@ -71,7 +71,7 @@ class Record(enum.IntEnum):
     LEDGER = 5
     ANCHOR = 6
     HEALTH = 7
-    REPORT = 8
+    REPORTS = 8
     TOMBSTONE = 9
     POSITION = 10
 

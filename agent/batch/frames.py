@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.batch.format import MAX_RECORD
-from agent.batch.words import Cursor, column, unzigzag, zigzag
+from agent.batch.words import Cursor, column, unzigzag, whole, zigzag
 from agent.blocks import (
     FrameBlock,
     Int64,
@@ -171,10 +171,10 @@ def unpack_frames(record: Mapping[str, Any], room: int = MAX_FRAME_BYTES) -> Kep
     """
     try:
         cursor = Cursor(record["columns"], _RECORD)
-        n = _whole(record["n"], 1, room // _BESIDE)
-        count = _whole(record["kinds"], 1, n)
-        resolution = _whole(record["resolution_ns"], 1, 10**10)
-        first = _whole(record["first"], -(1 << 63), (1 << 63) - 1)
+        n = whole(record["n"], 1, room // _BESIDE, _RECORD)
+        count = whole(record["kinds"], 1, n, _RECORD)
+        resolution = whole(record["resolution_ns"], 1, 10**10, _RECORD)
+        first = whole(record["first"], -(1 << 63), (1 << 63) - 1, _RECORD)
         bus, campaign, clock = record["bus"], record.get("campaign", ""), record["clock"]
         if not (isinstance(bus, str) and isinstance(campaign, str) and clock in get_args(TimeBase)):
             raise BatchError(f"{_RECORD} has a bus, campaign or clock that is none")
@@ -233,11 +233,3 @@ def _unpack_payloads(
         of_kind = np.cumsum(~rest) - 1
         data[rows, :size] = total + (first - total[begins])[of_kind]
     return data
-
-
-def _whole(value: Any, least: int, most: int) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
-    if not least <= value <= most:
-        raise BatchError(f"{_RECORD} says impossible sizes")
-    return value

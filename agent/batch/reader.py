@@ -31,6 +31,7 @@ from agent.batch.format import (
     zstd,
 )
 from agent.batch.frames import MAX_FRAME_BYTES, unpack_frames, unpacked_bytes
+from agent.batch.reports import MAX_REPORT_BYTES, reports_bytes, unpack_reports
 from agent.batch.schema import unpack_schema
 from agent.clock import Anchor, BootNs, Quality, WallNs
 from agent.errors import BatchError
@@ -195,7 +196,8 @@ class BatchReader:
         """(kind, value) of every record that can be read, in order.
 
         `kind` is the lower-case name of a `Record`; the value of `samples` is a SignalTable (one
-        item a table), of `frames` a KeptFrames, of all others the map. Unknown records are skipped.
+        item a table), of `frames` a KeptFrames, of `reports` a Reports, of all others the map.
+        Unknown records are skipped.
         """
         self.lost_chunks = 0
         self.notes = []
@@ -240,6 +242,7 @@ class BatchReader:
     ) -> list[tuple[str, Any]]:
         items: list[tuple[str, Any]] = []
         room = MAX_FRAME_BYTES
+        report_room = MAX_REPORT_BYTES
         for kind, body in unpack_records(memoryview(content)):
             if kind not in Record.__members__.values():
                 continue
@@ -255,24 +258,28 @@ class BatchReader:
                 frames = unpack_frames(value, room)
                 room -= unpacked_bytes(frames)
                 items.append(("frames", frames))
+            elif kind == Record.REPORTS:
+                reports = unpack_reports(value, report_room)
+                report_room -= reports_bytes(reports)
+                items.append(("reports", reports))
             else:
                 items.append((Record(kind).name.lower(), value))
         return items
 
     def totals(self) -> dict[str, int]:
-        """What can be read, as a footer says it: samples, and frames and events where any are."""
-        counts = {"samples": 0, "frames": 0, "events": 0}
+        """What can be read, as a footer says it: samples; frames, reports, events where any are."""
+        counts = {"samples": 0, "frames": 0, "reports": 0, "events": 0}
         for kind, value in self.records():
-            if kind in ("samples", "frames"):
+            if kind in ("samples", "frames", "reports"):
                 counts["samples"] += value.samples
-            if kind == "frames":
-                counts["frames"] += value.samples
+            if kind in ("frames", "reports"):
+                counts[kind] += value.samples
             elif kind == "event":
                 counts["events"] += 1
         return {name: n for name, n in counts.items() if n or name == "samples"}
 
     def count_samples(self) -> int:
-        """How many values and frames can be read."""
+        """How many values, frames and reports can be read."""
         return self.totals()["samples"]
 
     def anchors(self) -> list[Anchor]:

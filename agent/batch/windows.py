@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from agent.batch.dated import Path, dated_event, is_time, opened
 from agent.batch.reader import BatchReader
-from agent.blocks import Int64, KeptFrames, SignalTable, TimeBase
+from agent.batch.reports import chosen_reports
+from agent.blocks import Int64, KeptFrames, Reports, SignalTable, TimeBase
 from agent.errors import ConfigError
 
 _MOST = (1 << 63) - 1
@@ -99,6 +100,13 @@ class Within:
             rows = self._rows(reader, each.block.clock, each.campaign, each.block.time)
             if rows.any():
                 yield each if rows.all() else KeptFrames(each.block[rows], each.campaign)
+
+    def reports(self, reader: BatchReader, reports: Iterable[Reports]) -> Iterable[Reports]:
+        """Of one file, dated. They are of no campaign."""
+        for each in reports:
+            rows = self._rows(reader, each.clock, "", each.time)
+            if rows.any():
+                yield each if rows.all() else chosen_reports(each, rows)
 
     def _rows(
         self, reader: BatchReader, clock: TimeBase, campaign: str, time: Int64

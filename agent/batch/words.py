@@ -4,6 +4,8 @@ Differences are zigzag coded, stored in the narrowest of 0, 1, 2, 4 or 8 bytes t
 and their bytes laid in planes: all lowest bytes first, because neighbours then resemble each other.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,6 +63,20 @@ def column(values: UInt64) -> bytes:
     if width == 0:
         return b"\0"
     return bytes([width]) + planes(values, np.array([len(values)]), width)
+
+
+def whole(value: Any, least: int, most: int, what: str) -> int:
+    """A whole number from outside; `what` as in `Cursor`.
+
+    Raises:
+        TypeError: it is none.
+        BatchError: it is out of bounds.
+    """
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    if not least <= value <= most:
+        raise BatchError(f"{what} says impossible sizes")
+    return value
 
 
 class Cursor:

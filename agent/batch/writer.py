@@ -12,7 +12,7 @@ from agent.clock import MILLISECOND
 
 
 class BatchWriter:
-    """Writes tables, raw frames and events to one batch file.
+    """Writes tables, raw frames, reports and events to one batch file.
 
     with BatchWriter("drive.batch", vehicle="test") as writer:
         writer.add(table)
@@ -45,7 +45,7 @@ class BatchWriter:
 
     @property
     def samples(self) -> int:
-        """Values and frames written so far."""
+        """Values, frames and reports written so far."""
         return self._encoder.samples
 
     @property

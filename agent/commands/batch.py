@@ -1,4 +1,4 @@
-"""`edge-agent batch`: look into batches, and get samples and raw frames out."""
+"""`edge-agent batch`: look into batches, and get samples, raw frames and reports out."""
 
 import argparse
 import json
@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import BatchError, ConfigError
 
 if TYPE_CHECKING:
-    from agent.blocks import KeptFrames, SignalTable
+    from agent.blocks import KeptFrames, Reports, SignalTable
 
 
 def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = sub.add_parser("batch", help="look into batches, export samples and raw frames")
+    parser = sub.add_parser("batch", help="look into batches, export what they hold")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser("show", help="what batches hold, and whether they are whole")
     show.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a batch or a folder")
     show.add_argument("--json", action="store_true", help="print JSON")
     export = actions.add_parser(
         "export",
-        help="write samples to CSV or Parquet, raw frames to a recording",
+        help="write samples to CSV or Parquet, raw frames to a recording, reports to JSON lines",
         description="The name of the target decides. CSV and Parquet: one row a sample. Raw frames "
         "as candump (.log), Vector (.asc, .blf) or ASAM MDF 4 (.mf4), in the order of time. "
+        "Reports to a platform as JSON (.jsonl), one a line, decoded. "
         "Batches of one boot are dated together.",
     )
     export.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a batch or a folder")
@@ -31,7 +32,7 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         required=True,
         type=Path,
         metavar="OUT",
-        help="the target: .csv or .parquet; .log, .asc, .blf or .mf4",
+        help="the target: .csv or .parquet; .log, .asc, .blf or .mf4; .jsonl",
     )
     export.add_argument(
         "--signals",
@@ -101,7 +102,7 @@ def _plain(value: object) -> object:
 
 def _describe(path: Path) -> dict[str, Any]:
     from agent.batch import BatchReader
-    from agent.batch.dated import dated_event
+    from agent.batch.dated import dated_event, dated_reports
     from agent.batch.windows import newest
     from agent.clock import best_anchor
 
@@ -114,6 +115,7 @@ def _describe(path: Path) -> dict[str, Any]:
     others: dict[str, list[Any]] = {}
     signals: dict[tuple[Any, ...], dict[str, Any]] = {}
     frames: dict[tuple[Any, ...], dict[str, Any]] = {}
+    reports: dict[tuple[str, str], dict[str, Any]] = {}
     events = []
     samples = 0
     for kind, value in reader.records():
@@ -123,6 +125,9 @@ def _describe(path: Path) -> dict[str, Any]:
             samples += value.samples
         elif kind == "frames":
             _count_frames(frames, value)
+            samples += value.samples
+        elif kind == "reports":
+            _count_reports(reports, dated_reports(value, anchor))
             samples += value.samples
         elif kind == "event":
             if (event := dated_event(value, anchor)) is not None:
@@ -158,6 +163,7 @@ def _describe(path: Path) -> dict[str, Any]:
             {**row, "ids": len(row["ids"])}
             for row in sorted(frames.values(), key=lambda f: (f["bus"], f["campaign"]))
         ],
+        "reports": [reports[key] for key in sorted(reports)],
         "events": [event for event, _ in newest(events)],
         "ledger": others.get("ledger", []),
         "tombstones": others.get("tombstone", []),
@@ -210,6 +216,24 @@ def _count_frames(frames: dict[tuple[Any, ...], dict[str, Any]], kept: "KeptFram
     row["ids"].update(block.id.tolist())
 
 
+def _count_reports(rows: dict[tuple[str, str], dict[str, Any]], reports: "Reports") -> None:
+    first, last = int(reports.time.min()), int(reports.time.max())
+    row = rows.setdefault(
+        (reports.form, reports.clock),
+        {
+            "form": reports.form,
+            "clock": reports.clock,
+            "count": 0,
+            "bytes": 0,
+            "first": first,
+            "last": last,
+        },
+    )
+    row["count"] += len(reports)
+    row["bytes"] += sum(map(len, reports.bodies))
+    row["first"], row["last"] = min(first, row["first"]), max(last, row["last"])
+
+
 def _readable(batch: dict[str, Any]) -> Iterator[str]:
     yield batch["file"]
     if "header" in batch:
@@ -252,6 +276,12 @@ def _facts(batch: dict[str, Any]) -> Iterator[str]:
         ids = "1 id" if row["ids"] == 1 else f"{row['ids']:,} ids"
         of = f" for {row['campaign']}" if row["campaign"] else ""
         yield f"  raw frames of {row['bus']}: {row['count']:,} with {ids}, {row['clock']}{of}"
+    for row in batch["reports"]:
+        first, last = (_moment(row[end], row["clock"]) for end in ("first", "last"))
+        yield (
+            f"  reports of {row['form']}: {row['count']:,} with {row['bytes']:,} bytes, "
+            f"{first} to {last}"
+        )
     for event in batch["events"]:
         yield from _event(event)
     for entry in batch["ledger"]:

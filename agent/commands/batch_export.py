@@ -1,4 +1,4 @@
-"""`edge-agent batch export`: samples as a table, raw frames as a recording."""
+"""`edge-agent batch export`: samples as a table, raw frames as a recording, reports as JSON."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from agent.errors import BatchError, ConfigError
 if TYPE_CHECKING:
     from agent.batch import BatchReader
     from agent.batch.windows import Within
-    from agent.blocks import SignalTable
+    from agent.blocks import Reports, SignalTable
 
 
 def export(args: argparse.Namespace, paths: list[Path]) -> int:
@@ -24,11 +24,19 @@ def export(args: argparse.Namespace, paths: list[Path]) -> int:
     from agent.batch.framelog import SUFFIXES
 
     suffix = args.to.suffix.lower()
-    if suffix not in (".csv", ".parquet", *SUFFIXES):
-        known = f".csv, .parquet, {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-        raise ConfigError(f"--to {args.to}: the name must end in {known}")
-    if suffix in SUFFIXES and args.signals:
-        raise ConfigError(f"--signals: {args.to} takes raw frames, and those have no signals")
+    writers = {
+        ".csv": _tables,
+        ".parquet": _tables,
+        **dict.fromkeys(SUFFIXES, _frames),
+        ".jsonl": _reports,
+    }
+    write = writers.get(suffix)
+    if write is None:
+        *known, last = writers
+        raise ConfigError(f"--to {args.to}: the name must end in {', '.join(known)} or {last}")
+    if args.signals and write is not _tables:
+        what = "reports" if write is _reports else "raw frames"
+        raise ConfigError(f"--signals: {args.to} takes {what}, and those have no signals")
     problems: list[str] = []
     good = list(_readable(paths, problems))
     within = None
@@ -36,7 +44,6 @@ def export(args: argparse.Namespace, paths: list[Path]) -> int:
         from agent.batch.windows import Within, find
 
         within = Within(find(good, args.event))
-    write = _frames if suffix in SUFFIXES else _tables
     answer, notes = write(args, good, within)
     if args.json:
         whole = {"target": str(args.to), "batches": len(good), **answer, "problems": problems}
@@ -147,3 +154,34 @@ def _selected(
         names = [name for name in table.names if fits(table, name)]
         if names:
             yield table.select(table.schema.subset(names))
+
+
+# reports
+
+
+def _reports(
+    args: argparse.Namespace, paths: list[Path], within: "Within | None"
+) -> tuple[dict[str, Any], list[str]]:
+    from agent.batch.reportlog import export_reports
+
+    done = export_reports(_read_reports(paths, within), args.to)
+    answer = {
+        "reports": done.reports,
+        "undecoded": done.undecoded,
+        "forms": sorted(done.forms),
+        "clocks": sorted(done.clocks),
+    }
+    notes = [f"{args.to}: {done.reports:,} reports from {len(paths):,} batches"]
+    if done.undecoded:
+        notes.append(f"  {done.undecoded:,} cannot be decoded; `error` says why")
+    if "boot" in done.clocks:
+        notes.append("  no anchor dates some of them: their time counts from their boot")
+    return answer, notes
+
+
+def _read_reports(paths: list[Path], within: "Within | None") -> "Iterator[Reports]":
+    from agent.batch.dated import opened, reports_of
+
+    for reader, anchor in opened(paths):
+        reports: Iterable[Reports] = reports_of(reader, anchor)
+        yield from reports if within is None else within.reports(reader, reports)

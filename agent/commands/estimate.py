@@ -54,11 +54,14 @@ def run(args: argparse.Namespace) -> int:
         buses = [bus.name for bus in device.bus]
     bus = args.bus or (buses[0] if len(buses) == 1 else "powertrain")
     uplinks = (
-        [uplink.name for uplink in device.uplink]
+        device.receivers
         if device is not None
         else sorted({name for c in written.campaign for name in c.uplinks}) or ["cloud"]
     )
-    plan = build_plan(path, buses=[*buses, bus], uplinks=uplinks)
+    platforms = (written.gbt32960.uplinks or ["platform"]) if written.gbt32960 is not None else []
+    if device is not None:
+        platforms = list(device.platforms)
+    plan = build_plan(path, buses=[*buses, bus], uplinks=uplinks, platforms=platforms)
     with _quiet():
         found = estimate(
             args.log,
@@ -125,6 +128,11 @@ def _lines(found: "Estimate", log: str, plan: str, *, every: bool) -> Iterator[s
         ]
         + [("all of it", "", "", f"{found.samples:,}", "", *rates(found.bytes))]
     )
+    for name, told in found.platforms.items():
+        yield (
+            f"{told['reports']:,} reports to {name}: {rates(told['bytes'])[0]} MB/h in frames of "
+            "their own"
+        )
     signals = sorted(found.signals.items(), key=lambda item: -item[1]["bytes"])
     shown = signals if every else signals[:_TOP]
     if shown:

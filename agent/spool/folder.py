@@ -56,6 +56,8 @@ class Closing:
     """Whether it says anything to a receiver; otherwise the file just goes."""
     frames: int = 0
     """How many of the samples are raw frames."""
+    reports: int = 0
+    """How many of them are reports."""
     events: int = 0
     anchors: tuple[Anchor, ...] = ()
     born: Born | None = None
@@ -218,6 +220,7 @@ class SpoolFolder:
                         "recovered": True,
                         "tombstones": batch.tombstones,
                         **({"frames": batch.frames} if batch.frames else {}),
+                        **({"reports": batch.reports} if batch.reports else {}),
                         **({"events": batch.events} if batch.events else {}),
                         "anchors": [pack_anchor(a) for a in known],
                     }

@@ -13,7 +13,7 @@ import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 
-from agent.blocks import Event, Kept
+from agent.blocks import Event, Kept, Reports
 from agent.clock import SECOND
 from agent.ledger import Ledger
 from agent.settings import Lane
@@ -89,8 +89,12 @@ class Memory:
         with self._lock:
             for queue in self._queues.values() if positions else ():
                 queue.positions = further(queue.positions, positions or {})
-            for key, parts in kept.items():
+            for key, every in kept.items():
                 queue = self._queues[key]
+                # Reports without a row only tell a sender that no more come.
+                parts = [each for each in every if not isinstance(each, Reports) or len(each)]
+                if not parts and not queue.positions:
+                    continue  # a chunk of nothing cannot be written
                 samples = sum(each.samples for each in parts)
                 nbytes = sum(each.nbytes for each in parts)
                 if self._ended:

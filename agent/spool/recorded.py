@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.blocks import Event, Int64, Kept, KeptFrames, SignalTable
+from agent.batch.reports import chosen_reports
+from agent.blocks import Event, Int64, Kept, KeptFrames, Reports, SignalTable
 
+_Rows = SignalTable | KeptFrames | Reports
 Span = tuple[int, int]
 """The least and the greatest time of a recording, ns."""
 
@@ -58,11 +60,13 @@ def _times(kept: Kept) -> Int64 | None:
     """Times of rows that are those of a recording."""
     if isinstance(kept, Event) or not len(kept):
         return None
-    rows = kept if isinstance(kept, SignalTable) else kept.block
+    rows = kept.block if isinstance(kept, KeptFrames) else kept
     return rows.time if rows.clock == "recorded" else None
 
 
-def _rows(kept: SignalTable | KeptFrames, rows: NDArray[np.bool_]) -> SignalTable | KeptFrames:
+def _rows(kept: _Rows, rows: NDArray[np.bool_]) -> _Rows:
     if isinstance(kept, SignalTable):
         return kept.take(rows)
+    if isinstance(kept, Reports):
+        return chosen_reports(kept, rows)
     return KeptFrames(kept.block[rows], kept.campaign)

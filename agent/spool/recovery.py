@@ -165,7 +165,7 @@ def _left_open(fs: FileSystem, path: Path) -> tuple[Closing, Positions, str]:
     stream, lane, uplinks = _whose(header)
     reader = BatchReader(path)
     positions: Positions = dict(header.get("positions") or {})
-    samples = frames = events = tombstones = 0
+    samples = frames = reports = events = tombstones = 0
     for kind, value in reader.records():
         if kind == "position":
             positions.update(value)
@@ -174,6 +174,9 @@ def _left_open(fs: FileSystem, path: Path) -> tuple[Closing, Positions, str]:
         elif kind == "frames":
             samples += value.samples
             frames += value.samples
+        elif kind == "reports":
+            samples += value.samples
+            reports += value.samples
         elif kind == "event":
             events += 1
         elif kind == "tombstone":
@@ -193,6 +196,7 @@ def _left_open(fs: FileSystem, path: Path) -> tuple[Closing, Positions, str]:
         chunks=scan.chunks,
         samples=samples,
         frames=frames,
+        reports=reports,
         events=events,
         keep=sealed or samples > 0 or events > 0 or tombstones > 0,
         anchors=tuple(reader.anchors()),

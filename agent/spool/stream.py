@@ -14,7 +14,7 @@ from typing import Any
 from agent.batch.encoder import BatchEncoder, Entry
 from agent.batch.format import Record
 from agent.batch.reader import pack_anchor
-from agent.blocks import Event, Kept, KeptFrames
+from agent.blocks import Event, Kept, KeptFrames, Reports
 from agent.clock import SECOND, Anchor, AnchorBook, BootNs, Clock, Quality
 from agent.ledger import Ledger
 from agent.settings import Batch, Lane
@@ -69,8 +69,9 @@ class _Open:
     durable: int = 0
     """Bytes that are on disk for sure."""
     samples: int = 0
-    """With the frames, each of which counts as one."""
+    """With frames and reports, each of which counts as one."""
     frames: int = 0
+    reports: int = 0
     events: int = 0
     chunks: int = 0
     tombstones: int = 0
@@ -122,7 +123,7 @@ class Stream:
         self.durable: Durable | None = None
         """The last thing that is on disk for sure."""
         self.samples = 0
-        """Made durable in this run, with frames."""
+        """Made durable in this run, with frames and reports."""
         self.events = 0
         self.ended = False
         """The ledger of the end of the run is durable."""
@@ -226,6 +227,7 @@ class Stream:
         events = [each for each in kept if isinstance(each, Event)]
         batch.samples += samples
         batch.frames += sum(each.samples for each in kept if isinstance(each, KeptFrames))
+        batch.reports += sum(each.samples for each in kept if isinstance(each, Reports))
         batch.events += len(events)
         batch.complete |= any(event.complete for event in events)
         batch.tombstones += len(stones)
@@ -372,6 +374,7 @@ class Stream:
                 chunks=batch.chunks,
                 samples=batch.samples,
                 frames=batch.frames,
+                reports=batch.reports,
                 events=batch.events,
                 keep=batch.keep,
                 born=batch.born,

@@ -129,7 +129,7 @@ def look(place: Place) -> Look | None:
                 break
         elif kind == "tombstone":
             stones.append(value)
-        elif kind in ("samples", "frames") and len(value):
+        elif kind in ("samples", "frames", "reports") and len(value):
             rows = value.block if kind == "frames" else value
             count += value.samples
             moments = [*times, int(rows.time.min()), int(rows.time.max())]

@@ -35,11 +35,20 @@ class Raw:
 
 
 @dataclass
+class Reported:
+    """A record of reports: (time, body) of each."""
+
+    record: Record
+    reports: list[tuple[int, bytes]]
+
+
+@dataclass
 class Batch:
     header: Record
     footer: Record | None = None
     tables: list[Table] = field(default_factory=list)
     raw: list[Raw] = field(default_factory=list)
+    reported: list[Reported] = field(default_factory=list)
     records: list[tuple[int, Record]] = field(default_factory=list)
     lost: int = 0
 
@@ -154,6 +163,25 @@ def raw_frames(body: Record, room: int) -> Raw:
     return Raw(body, frames)
 
 
+def reports(body: Record, room: int) -> Reported:
+    """A record of reports, if these take at most `room` bytes."""
+    n, bodies = body["n"], body["bodies"]
+    if type(n) is not int or n < 1 or 64 * n + len(bodies) > room:
+        raise ValueError("impossible sizes")
+    if not isinstance(body["form"], str) or not isinstance(bodies, bytes):
+        raise TypeError("a form that is no text, or bodies that are no bytes")
+    if body["clock"] not in ("boot", "recorded", "wall"):
+        raise ValueError("a clock that there is not")
+    columns, rest = Bytes(body["columns"]), Bytes(bodies)
+    times = [signed_in_64(body["first"])]
+    for z in columns.wide_column(n - 1):
+        times.append(signed(times[-1] + unzigzag(z) & MASK))
+    found = [rest.take(length) for length in columns.wide_column(n)]
+    columns.finish()
+    rest.finish()
+    return Reported(body, list(zip(times, found, strict=True)))
+
+
 def frame_size(longest: int) -> int:
     return 15 + (8 if longest <= 8 else max(64, longest))
 
@@ -180,7 +208,8 @@ class Frame:
         self.rows: dict[int, int] = {}  # by schema: the number of rows of the previous table
         self.last: dict[int, list[int]] = {}  # by schema: the last row of the previous table
 
-    def chunk(self, payload: bytes) -> tuple[list[Table], list[Raw], list[tuple[int, Record]]]:
+    def chunk(self, payload: bytes, batch: Batch) -> None:
+        """Add what the chunk holds; all of it, or nothing where it is not understood."""
         unzipped = self.unzip.decompress(payload, 64 * 2**20 + 1)
         if len(unzipped) > 64 * 2**20 or self.unzip.unused_data:
             raise ValueError("more than a chunk may hold")
@@ -188,7 +217,8 @@ class Frame:
         tables: list[Table] = []
         raw: list[Raw] = []
         records: list[tuple[int, Record]] = []
-        room = 16 * 2**20
+        reported: list[Reported] = []
+        room = report_room = 16 * 2**20
         while content.at < len(content.data):
             kind = content.integer(1)
             body = content.take(content.integer(4))
@@ -201,9 +231,15 @@ class Frame:
                 raw.append(raw_frames(unpack(body), room))
                 longest = max(length for _, _, _, length, _ in raw[-1].frames)
                 room -= len(raw[-1].frames) * frame_size(longest)
+            elif kind == 8:
+                reported.append(reports(unpack(body), report_room))
+                report_room -= sum(64 + len(report) for _, report in reported[-1].reports)
             elif 4 <= kind <= 10:
                 records.append((kind, unpack(body)))
-        return tables, raw, records
+        batch.tables += tables
+        batch.raw += raw
+        batch.reported += reported
+        batch.records += records
 
     def samples(self, body: Record) -> list[Table]:
         data, payload = Bytes(body["columns"]), Bytes(body.get("payload", b""))
@@ -335,12 +371,8 @@ def read(data: bytes) -> Batch:
             if frame is None:
                 batch.lost += 1
                 continue
-            tables, raw, records = frame.chunk(payload)
+            frame.chunk(payload, batch)
         except NOT_UNDERSTOOD:
             batch.lost += 1
             frame = None
-        else:
-            batch.tables += tables
-            batch.raw += raw
-            batch.records += records
     return batch

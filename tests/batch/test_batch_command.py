@@ -11,12 +11,13 @@ import pytest
 
 from agent.batch import BatchWriter
 from agent.batch.format import Record
-from agent.blocks import SignalSchema, SignalTable, TableSchema
+from agent.blocks import Event, Reports, SignalSchema, SignalTable, TableSchema
 from agent.clock import SECOND
 from agent.commands import batch
 from agent.errors import ConfigError
 
-ANCHOR = {"boot_id": "b1", "boot": 0, "wall": 1_700_000_000 * SECOND, "quality": "gnss"}
+BEGIN = 1_700_000_000 * SECOND
+ANCHOR = {"boot_id": "b1", "boot": 0, "wall": BEGIN, "quality": "gnss"}
 
 
 def _run(*words: str) -> int:
@@ -151,3 +152,116 @@ def test_misuse_is_said_in_a_sentence(tmp_path: Path, words: tuple[str, ...]) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError):
         _run(*(w.format(tmp_path) for w in words))
+
+
+# reports to a platform
+
+ENGINE_2016 = bytes.fromhex("04 01 0BB8 FFFF")
+POSITION_2025 = bytes.fromhex("05 02 01 06EA0500 02549480")
+MAKER = bytes.fromhex("80 0002 ABCD")
+
+
+def _reports(path: Path, *, anchors: bool = True) -> Path:
+    rows = (
+        ("gbt32960-2016", 30, ENGINE_2016 + MAKER),
+        ("gbt32960-2025", 31, POSITION_2025),
+        ("gbt32960-2016", 40, ENGINE_2016 + b"\x05\x00"),
+        ("morse", 41, b"sos"),
+    )
+    header: dict[str, Any] = {"anchors": [ANCHOR]} if anchors else {}
+    with BatchWriter(path, boot_id="b1", **header) as writer:
+        for form, second, body in rows:
+            writer.add(Reports(form, np.array([second * SECOND]), (body,)))
+        writer.add(
+            Event(
+                {"kind": "trip", "name": "trip", "time": 0, "clock": "boot", "campaign": ""}
+                | {"first": 30 * SECOND, "last": 31 * SECOND, "id": "t1"}
+            )
+        )
+    return path
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_show_tells_of_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _reports(tmp_path / "a.batch")
+    assert _run("show", str(path)) == 0
+    out = capsys.readouterr().out
+    assert (
+        "reports of gbt32960-2016: 2 with 19 bytes, "
+        "2023-11-14T22:13:50.000000000Z to 2023-11-14T22:14:00.000000000Z" in out
+    )
+    assert "4 samples" in out
+
+    assert _run("show", str(path), "--json") == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["samples"], shown["lost_samples"], shown["problems"]) == (4, 0, [])
+    assert shown["reports"][1] == {
+        "form": "gbt32960-2025",
+        "clock": "wall",
+        "count": 1,
+        "bytes": 11,
+        "first": BEGIN + 31 * SECOND,
+        "last": BEGIN + 31 * SECOND,
+    }
+
+
+def test_reports_are_exported_decoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _reports(tmp_path / "a.batch")
+    target = tmp_path / "out.jsonl"
+    assert _run("export", str(tmp_path), "--to", str(target), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["reports"], told["undecoded"], told["clocks"]) == (4, 1, ["wall"])
+    assert told["forms"] == ["gbt32960-2016", "gbt32960-2025", "morse"]
+
+    good, bad, new, unknown = _lines(target)
+    assert good == {
+        "time": "2023-11-14T22:13:50.000000000Z",
+        "time_ns": BEGIN + 30 * SECOND,
+        "clock": "wall",
+        "form": "gbt32960-2016",
+        "body": (ENGINE_2016 + MAKER).hex(),
+        "items": [
+            {
+                "type": 4,
+                "name": "engine",
+                "values": {"state": 1, "speed": 3000, "consumption": "invalid"},
+            },
+            {"type": 0x80, "name": "maker", "data": "abcd"},
+        ],
+    }
+    assert [item["name"] for item in bad["items"]] == ["engine"]
+    assert "position" in bad["error"]
+    (position,) = new["items"]
+    assert position["values"]["longitude"] == pytest.approx(116.0)
+    assert (unknown["items"], unknown["body"]) == (None, b"sos".hex())
+
+
+def test_reports_of_a_boot_that_nothing_dates_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _reports(tmp_path / "a.batch", anchors=False)
+    target = tmp_path / "out.jsonl"
+    assert _run("export", str(tmp_path), "--to", str(target)) == 0
+    out = capsys.readouterr().out
+    assert "4 reports from 1 batches" in out
+    assert "1 cannot be decoded" in out
+    assert "no anchor dates some of them" in out
+    first = _lines(target)[0]
+    assert (first["time"], first["time_ns"], first["clock"]) == (None, 30 * SECOND, "boot")
+
+
+def test_reports_of_an_event(tmp_path: Path) -> None:
+    _reports(tmp_path / "a.batch")
+    target = tmp_path / "out.jsonl"
+    assert _run("export", str(tmp_path), "--to", str(target), "--event", "t1") == 0
+    seconds = [(line["time_ns"] - BEGIN) // SECOND for line in _lines(target)]
+    assert seconds == [30, 31]
+
+
+def test_reports_have_no_signals(tmp_path: Path) -> None:
+    path = _reports(tmp_path / "a.batch")
+    with pytest.raises(ConfigError, match="takes reports"):
+        _run("export", str(path), "--to", str(tmp_path / "out.jsonl"), "--signals", "Speed")

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from agent.batch import BatchReader, read_batch, read_events, read_frames
+from agent.batch import BatchReader, read_batch, read_events, read_frames, read_reports
 from tests.batch.golden.make import FOLDER, plain, plain_frames
 from tests.batch.independent_reader import read
 
 TABLES = FOLDER / "format-1.batch"
 FRAMES = FOLDER / "format-1-frames.batch"
+REPORTS = FOLDER / "format-1-reports.batch"
 
 
 def expected_of(path: Path) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def expected_of(path: Path) -> dict[str, Any]:
 
 
 def test_there_are_golden_batches_of_format_1() -> None:
-    assert sorted(FOLDER.glob("format-*.batch")) == [FRAMES, TABLES]
+    assert sorted(FOLDER.glob("format-*.batch")) == [FRAMES, REPORTS, TABLES]
 
 
 def test_the_product_reads_samples() -> None:
@@ -73,7 +74,27 @@ def test_the_independent_reader_reads_frames_and_events() -> None:
     assert found == expected_of(FRAMES)
 
 
-@pytest.mark.parametrize("path", [TABLES, FRAMES], ids=lambda path: path.stem)
+def test_the_product_reads_reports() -> None:
+    found: dict[str, list[Any]] = {}
+    for kind, value in BatchReader(REPORTS).records():
+        if kind == "reports":
+            rows = zip(value.time.tolist(), value.bodies, strict=True)
+            found.setdefault(f"{value.form}/{value.clock}", []).extend(
+                [time, body.hex()] for time, body in rows
+            )
+    assert found == expected_of(REPORTS)
+
+
+def test_the_independent_reader_reads_reports() -> None:
+    found: dict[str, list[Any]] = {}
+    for each in read(REPORTS.read_bytes()).reported:
+        found.setdefault(f"{each.record['form']}/{each.record['clock']}", []).extend(
+            [time, body.hex()] for time, body in each.reports
+        )
+    assert found == expected_of(REPORTS)
+
+
+@pytest.mark.parametrize("path", [TABLES, FRAMES, REPORTS], ids=lambda path: path.stem)
 def test_nothing_is_lost(path: Path) -> None:
     batch = read(path.read_bytes())
     assert batch.lost == 0
@@ -88,6 +109,14 @@ def test_the_footer_counts_frames_and_events() -> None:
     assert scan.footer is not None
     assert (scan.samples, scan.footer["frames"], scan.footer["events"]) == (frames, frames, 2)
     assert BatchReader(FRAMES).count_samples() == frames
+
+
+def test_the_footer_counts_reports() -> None:
+    scan = BatchReader(REPORTS).scan()
+    reports = sum(map(len, expected_of(REPORTS).values()))
+    assert scan.footer is not None
+    assert (scan.samples, scan.footer["reports"]) == (reports, reports)
+    assert BatchReader(REPORTS).totals() == {"samples": reports, "reports": reports}
 
 
 def test_boot_time_is_dated_by_the_good_anchor_and_recordings_keep_theirs() -> None:
@@ -115,3 +144,12 @@ def test_frames_and_events_are_dated_as_samples_are() -> None:
     assert complete["missing"] == [
         [shift + 5 * 10**9, shift + 6 * 10**9, "no memory was left"],
     ]
+
+
+def test_reports_are_dated_to_the_nanosecond() -> None:
+    found = list(read_reports(REPORTS))
+    assert {(each.form, each.clock) for each in found} == {
+        ("gbt32960-2016", "wall"),
+        ("gbt32960-2025", "recorded"),
+    }
+    assert found[0].time[0] == 10**18 - 4_000_000_000 + 123_456_789

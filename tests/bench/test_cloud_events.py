@@ -10,7 +10,7 @@ import numpy as np
 from agent.batch import BatchWriter
 from agent.batch.format import Record
 from agent.bench.cloud.store import Store
-from agent.blocks import Event, FrameBlock, Kept, KeptFrames
+from agent.blocks import Event, FrameBlock, Kept, KeptFrames, Reports
 from agent.clock import SECOND
 from tests.bench.cloudbench import ANCHOR, BOOT_ID, INSTALL, VEHICLE, WALL, Batch, cloud, table
 
@@ -57,6 +57,19 @@ def test_raw_frames_count_as_samples(tmp_path: Path) -> None:
             (3, 3, 0),
         ]
         assert batches[1]["first"]["time_ns"] == WALL + 5 * SECOND
+
+
+def test_reports_count_as_samples(tmp_path: Path) -> None:
+    """They are no business of this cloud, but a lane with them has no gap."""
+    times = np.array([5, 6, 7]) * SECOND
+    reports = Reports("gbt32960-2016", times, (b"a", b"b", b"c"))
+    with cloud(Store(tmp_path / "data")) as client:
+        client.put(_of_events(tmp_path, 1, [reports, table(1, 5)], before={"samples": 0}))
+        client.put(_of_events(tmp_path, 2, [_frames(3)], before={"samples": 13}))
+        row = client.get(f"/v1/vehicles/{VEHICLE}")
+        assert (row["samples"], row["frames"], row["complete"]) == (16, 3, True)
+        first, _ = client.get(f"/v1/vehicles/{VEHICLE}/batches")["batches"]
+        assert (first["samples"], first["lost_samples"]) == (13, 0)
 
 
 def test_events_are_told_once_the_newest_first(tmp_path: Path) -> None:

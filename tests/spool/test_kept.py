@@ -1,14 +1,17 @@
-"""Raw frames and events in the spool: counted, sealed, found again, and last to be given up."""
+"""Raw frames, reports and events in the spool: counted, found again, last to be given up."""
 
 import errno
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from agent.batch import BatchReader, read_events
-from agent.blocks import Event
+from agent.batch import BatchReader, read_events, read_reports
+from agent.blocks import Event, Reports, TimeBase
+from agent.clock import SECOND
 from agent.spool.outbox import Parcel
 from agent.spool.store import StreamKey
 from agent.spool.survey import look, places, verify
@@ -25,6 +28,26 @@ from tests.spool.car import (
     serials,
 )
 from tests.spool.fakefs import Before, Disk
+
+REPORT = StreamKey("report", ("cloud",))
+
+
+def reports(
+    numbers: Iterable[int], *, clock: TimeBase = "boot", size: int = 8, awake: bool = True
+) -> Reports:
+    """Reports that carry these numbers, one each, a second apart."""
+    values = list(numbers)
+    times = np.array([SECOND * value + 1 for value in values], np.int64)
+    bodies = tuple(value.to_bytes(8, "big") + bytes(size - 8) for value in values)
+    return Reports("gbt32960-2016", times, bodies, clock, awake=awake)
+
+
+def reported(parcel: Parcel) -> list[int]:
+    """What the reports in a batch carry."""
+    found = list(read_reports(parcel.path))
+    times = [time for each in found for time in each.time.tolist()]
+    assert all(time % SECOND == 1 for time in times)  # to the nanosecond
+    return [int.from_bytes(body[:8], "big") for each in found for body in each.bodies]
 
 
 def event(name: str, *, complete: bool = False) -> Event:
@@ -193,6 +216,96 @@ def test_a_look_into_the_folder_knows_frames_and_events(tmp_path: Path) -> None:
         seen = look(place)
         assert seen is not None
         assert (seen.samples, seen.first_ns) in {(30, 5_000_000), (0, None)}
+
+
+def test_reports_count_as_samples_and_come_back_as_they_were(tmp_path: Path) -> None:
+    car = Car(tmp_path / "spool", [REPORT])
+    car.store.add({REPORT: [reports(range(5)), reports([])]})
+    car.store.add({REPORT: [reports(range(5, 12))]})
+    car.check()
+    assert car.counts()["memory"] == 12
+    car.commit()
+    assert car.counts()["spooled"] == 12
+    seen = [look(place) for place in places(tmp_path / "spool")]
+    assert [(s.samples, s.first_ns, s.last_ns) for s in seen if s] == [(12, 1, 11_000_000_001)]
+
+    car.end()
+    (parcel,) = car.parcels()
+    assert (parcel.lane, parcel.samples) == ("report", 12)
+    assert reported(parcel) == list(range(12))
+    scan = BatchReader(parcel.path).scan()
+    assert scan.footer is not None
+    assert (scan.samples, scan.footer["reports"], scan.footer.get("frames")) == (12, 12, None)
+    (place,) = places(tmp_path / "spool")
+    assert verify(place, [place]) == ([], 12)
+
+
+def test_reports_left_open_are_found_again(tmp_path: Path) -> None:
+    car = Car(tmp_path / "spool", [REPORT])
+    car.store.add({REPORT: [reports(range(7))]})
+    car.commit()
+    car.store.close()  # the process is gone
+
+    car = Car(tmp_path / "spool", [REPORT])
+    car.check()
+    assert car.counts()["found"] == car.counts()["waiting"] == 7
+    (parcel,) = car.parcels()
+    assert (reported(parcel), parcel.samples) == (list(range(7)), 7)
+    footer = BatchReader(parcel.path).scan().footer or {}
+    assert (footer["recovered"], footer["reports"]) == (True, 7)
+    car.end()
+
+
+def test_reports_wait_no_longer_than_samples(tmp_path: Path) -> None:
+    car = Car(tmp_path / "spool", [REPORT])
+    car.store.add({REPORT: [reports(range(3))]})
+    car.commit()
+    car.later(59)
+    assert car.parcels() == []
+    car.later(2)
+    assert [reported(parcel) for parcel in car.parcels()] == [[0, 1, 2]]
+    car.end()
+
+
+def test_word_that_no_more_reports_come_ends_no_batch(tmp_path: Path) -> None:
+    car = Car(tmp_path / "spool", [REPORT])
+    car.store.add({REPORT: [reports(range(3))]})
+    car.commit()
+    for nothing in ([reports([], awake=False)], []):
+        car.store.add({REPORT: nothing})
+        car.commit()
+    car.store.add({REPORT: [reports(range(3, 5))]})
+    car.commit()
+    car.end()
+    assert [reported(parcel) for parcel in car.parcels()] == [list(range(5))]
+
+
+def test_reports_of_a_recording_lie_in_chunks_of_its_own_time(tmp_path: Path) -> None:
+    car = Car(tmp_path / "spool", [REPORT])
+    car.store.add({REPORT: [reports(range(30), clock="recorded"), event("begun")]})
+    car.end()
+    (parcel,) = car.parcels()
+    assert reported(parcel) == list(range(30))
+    assert [len(record) for record in records(parcel.path, "reports")] == [1] * 30
+    assert names(parcel) == ["begun"]
+
+
+def test_reports_that_memory_has_no_room_for_are_counted(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    car = Car(tmp_path / "spool", [REPORT], fs=disk, limits=Limits(memory_mb=1))
+    disk.before = refuses("write_at")
+    for number in range(200):
+        car.store.add({REPORT: [reports([number], size=10_000)]})
+        car.commit()
+    lost = car.counts()["lost_disk"]
+    assert 90 < lost < 110
+
+    disk.before = works
+    car.later(1)
+    car.later(1)
+    car.end()
+    left = [number for parcel in car.parcels() for number in reported(parcel)]
+    assert left == list(range(car.counts()["lost_disk"], 200))  # the newest
 
 
 def test_streams_of_one_lane_seal_by_themselves(tmp_path: Path) -> None:

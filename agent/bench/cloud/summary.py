@@ -184,6 +184,9 @@ def read(stored: Stored) -> tuple[dict[str, Any], list[SignalTable]]:
             samples += len(value)
             frames += len(value)
             _widen(spans, value.block.clock, value.block.time)
+        elif kind == "reports":
+            samples += len(value)
+            _widen(spans, value.clock, value.time)
         elif kind in told:
             told[kind].append(value)
     extract = {

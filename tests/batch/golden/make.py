@@ -25,6 +25,7 @@ from agent.blocks import (
     Event,
     FrameBlock,
     KeptFrames,
+    Reports,
     SignalSchema,
     SignalTable,
     TableSchema,
@@ -148,6 +149,25 @@ def frames(chunk: int) -> list[KeptFrames]:
     return made
 
 
+ENGINE = bytes.fromhex("04 01 0BB8 FFFF")
+POSITION = bytes.fromhex("05 02 01 06EA0500 02549480")
+
+
+def reports(chunk: int) -> list[Reports]:
+    """What goes into one chunk: two editions and two clocks, samples in order and not."""
+    n = 1 + chunk % 5
+    time = chunk * 10 * SECOND + 123_456_789 + np.arange(n) * SECOND
+    bodies = tuple(ENGINE + bytes([0x80, 0, 1 + i, *range(chunk, chunk + 1 + i)]) for i in range(n))
+    made = [Reports("gbt32960-2016", time, bodies)]
+    if chunk % 4 == 1:  # of the time before, and two frames of one sample
+        made.append(Reports("gbt32960-2016", time - 30 * SECOND, bodies[::-1]))
+        made.append(Reports("gbt32960-2016", np.array([time[0], time[0]]), (b"\x30", b"")))
+    if chunk % 3 == 2:
+        at = np.array([1_700_000_000 * SECOND + chunk])
+        made.append(Reports("gbt32960-2025", at, (POSITION,), "recorded"))
+    return made
+
+
 def event(*, complete: bool) -> Event:
     return Event(
         {
@@ -215,8 +235,27 @@ def write_frames(path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps(expected, indent=None) + "\n")
 
 
+def write_reports(path: Path) -> None:
+    expected: dict[str, list[Any]] = {}
+    with BatchWriter(path, **header(5)) as writer:
+        for chunk in range(20):
+            for kept in reports(chunk):
+                writer.add(kept)
+                rows = zip(kept.time.tolist(), kept.bodies, strict=True)
+                expected.setdefault(f"{kept.form}/{kept.clock}", []).extend(
+                    [time, body.hex()] for time, body in rows
+                )
+            if chunk == 4:
+                writer.record(
+                    Record.ANCHOR,
+                    {"boot_id": BOOT, "boot": 4 * SECOND, "wall": 10**18, "quality": "ntp"},
+                )
+            writer.flush()
+    path.with_suffix(".json").write_text(json.dumps(expected, indent=None) + "\n")
+
+
 def main() -> None:
-    for name, write in (("", write_tables), ("-frames", write_frames)):
+    for name, write in (("", write_tables), ("-frames", write_frames), ("-reports", write_reports)):
         path = FOLDER / f"format-{FORMAT}{name}.batch"
         if not path.exists():
             write(path)
