@@ -9,6 +9,7 @@ time):
     campaign  offered + made = kept + thinned + folded + outside + masked + held
     uplink    kept     = memory + spooled + lost_disk + lost_end
               found + spooled + resent = acknowledged + waiting + evicted + quarantined
+    report    sampled  = reported + thinned + held
 
 `made` are the aggregates into which samples were `folded`; `outside` came while a campaign did not
 collect (its condition, its days), `masked` what its privacy profile leaves out. `dropped` is what
@@ -17,7 +18,10 @@ says it lost before. What the kernel's filters hid is `filtered`, beside the sum
 is about what was on the bus. `queued` (read and not yet decoded), `held` (not decided, or before a
 trigger), `memory` (kept and not yet durable) and `waiting` are levels; at the end of a run `queued`
 and `memory` are 0. `found` is what earlier runs left in the spool, `resent` what was acknowledged
-and waits again, because a receiver asked for it. All other names only grow.
+and waits again, because a receiver asked for it. `report` counts the moments at which the vehicle
+was sampled for a platform, with `held` in the ring before an alarm, and beside them `invalid` and
+`abnormal`: fields without a value, and with one that the standard does not allow. All other names
+only grow.
 
 One call of `add` changes all its counters at once, so a snapshot taken at any moment closes too.
 """
@@ -43,7 +47,10 @@ _SUMS: Final[Mapping[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]]] 
         (("kept",), ("memory", "spooled", "lost_disk", "lost_end")),
         (("found", "spooled", "resent"), ("acknowledged", "waiting", "evicted", "quarantined")),
     ),
+    "report": ((("sampled",), ("reported", "thinned", "held")),),
 }
+_IF_ANY: Final = frozenset({"report"})
+"""Accounts that few vehicles have, so that the others do not tell that they have none."""
 
 # Beside the sums: what explains them.
 _ASIDE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -58,6 +65,7 @@ _ASIDE: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "campaign": ("events",),
     "uplink": ("batches", "bytes"),
+    "report": ("invalid", "abnormal", "skipped"),
 }
 
 
@@ -93,6 +101,7 @@ class Ledger:
             return {
                 account: {name: dict(row) for name, row in rows.items()}
                 for account, rows in self._counts.items()
+                if rows or account not in _IF_ANY
             }
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__
 from agent.blocks import Event, FrameBlock, Kept, SignalTable, TimeBase
@@ -29,6 +29,9 @@ from agent.signals.health import DatabaseHealth, counters
 from agent.signals.recognition import Recognition
 from agent.signals.vss import Labels
 from agent.spool.positions import Positions
+
+if TYPE_CHECKING:
+    from agent.collect.reports.tuning import Tuning
 
 log = logging.getLogger("edge_agent")
 
@@ -80,17 +83,22 @@ def prepare(
     vehicle: str = "",
     secret: bytes = b"",
     boot_id: str = "",
+    tunings: "Mapping[str, Tuning] | None" = None,
     also: Iterable[SignalPath] = (),
     bundle: str = "",
 ) -> Prepared:
     """Compile what a plan needs; `also` are signals that others than the plan want.
+
+    `tunings` say how often platforms want reports.
 
     Raises:
         ConfigError: the plan says what cannot be.
     """
     wanted = plan.wanted | set(also)
     watched = counters(plan.database, plan.written.health)
-    collector = Collector(plan, ledger, vehicle=vehicle, secret=secret, boot_id=boot_id)
+    collector = Collector(
+        plan, ledger, vehicle=vehicle, secret=secret, boot_id=boot_id, tunings=tunings
+    )
     uplinks = sorted({name for campaign in plan.campaigns for name in campaign.uplinks})
     decoder = Decoder.of_paths(plan.database, wanted | watched)
     files: dict[str, Sequence[str]] = {

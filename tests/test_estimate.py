@@ -130,3 +130,46 @@ def test_the_plans_that_come_with_the_program_cost_what_is_said(
     vehicle = "car" if name == "ev" else name
     assert main(["simulate", "--vehicle", vehicle, "--log", str(log), "--seconds", "300"]) == 0
     check(capsys, log, packaged(f"config/plan-{name}.toml"), None, [0])
+
+
+def test_reports_to_a_platform_are_told_apart(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """They go in frames of their own, and in no batch."""
+    log, config = tmp_path / "drive.log", tmp_path / "agent.toml"
+    assert main(["simulate", "--log", str(log), "--seconds", "60"]) == 0
+    plan = packaged("config/plan-gbt32960.toml")
+    config.write_text(
+        f"""
+        vehicle = "car"
+        plan = "{plan}"
+        state_dir = "state"
+        [[bus]]
+        name = "powertrain"
+        kind = "recording"
+        path = "{log}"
+        [[uplink]]
+        name = "cloud"
+        url = "http://127.0.0.1:9"
+        [[uplink]]
+        name = "province"
+        kind = "gbt32960"
+        url = "gbt32960://127.0.0.1:9"
+        [uplink.gbt32960]
+        vin = "LFV2A21K5B3000001"
+        """
+    )
+    capsys.readouterr()
+    arguments = ["estimate", str(log), "--plan", str(plan), "--json"]
+    found = []
+    for more in ([], ["-c", str(config)]):
+        assert main([*arguments, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    alone, both = found
+    assert list(alone["platforms"]) == ["platform"]
+    assert alone["platforms"]["platform"] == both["platforms"]["province"]
+    told = both["platforms"]["province"]
+    assert 5 <= told["reports"] <= 7  # one in ten seconds
+    assert told["bytes"] > 100 * told["reports"]
+    assert both["bytes"] == pytest.approx(alone["bytes"], rel=SHARE)
+    assert list(both["uplinks"]) == ["cloud"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import agent
 
 HOUSE = Path(agent.__file__).parent
-GROUND = ("errors", "clock", "ledger", "blocks", "settings")
+GROUND = ("errors", "clock", "ledger", "blocks", "settings", "gbt32960")
 ROOMS = ("bus", "signals", "collect", "batch", "spool", "uplink", "ota", "observe", "bench")
 
 

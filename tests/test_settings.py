@@ -301,7 +301,8 @@ def test_every_key_is_described_on_the_page_about_configuration(
     kind: Literal["device", "plan"],
 ) -> None:
     docs = Path(__file__).parents[1] / "docs"
-    page = "".join((docs / name).read_text("utf-8") for name in ("configuration.md", "plans.md"))
+    names_of_pages = ("configuration.md", "plans.md", "gbt32960.md")
+    page = "".join((docs / name).read_text("utf-8") for name in names_of_pages)
     described = set(re.findall(r"`([a-z][a-z0-9_]*)`", page))
     names = set(keys(schema(kind)))
     assert {"name", "vehicle" if kind == "device" else "signals"} <= names
@@ -325,3 +326,42 @@ def test_a_wrong_key_of_a_request_is_named_with_its_line(tmp_path: Path) -> None
     line = text[: text.index("intervals_s")].count("\n") + 1
     with pytest.raises(ConfigError, match=rf':{line}: unknown key "intervals_s".*"interval_s"'):
         device(tmp_path, text)
+
+
+PLATFORM = """
+[[uplink]]
+name = "platform"
+kind = "gbt32960"
+url = "gbt32960://platform.example.com:32960"
+"""
+VEHICLE = '[uplink.gbt32960]\nvin = "LDEMO000000000001"\n'
+
+
+def test_a_platform_takes_reports_and_no_batches(tmp_path: Path) -> None:
+    loaded = device(tmp_path, DEVICE + PLATFORM + VEHICLE + 'iccid_file = "iccid"\n')
+    assert "platform" not in loaded.receivers
+    assert list(loaded.platforms) == ["platform"]
+    assert loaded.platforms["platform"].iccid_file == str(tmp_path / "iccid")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (PLATFORM, "belong together"),
+        (PLATFORM.replace('kind = "gbt32960"', 'kind = "http"') + VEHICLE, "belong together"),
+        (PLATFORM + 'token_file = "t"\n' + VEHICLE, '"token_file" is of no use for a platform'),
+        (PLATFORM + VEHICLE + 'iccid = "1"\niccid_file = "f"\n', 'either "iccid" or "iccid_file"'),
+        (PLATFORM + VEHICLE + 'subsystem_codes = ["A", "BC"]\n', "all be of one length"),
+        (PLATFORM + VEHICLE + 'edition = 2025\npack_codes = [["A"]]\n', "24 characters each"),
+        (PLATFORM + VEHICLE + 'sign = ["x"]\n', '"sign" is of edition = 2025'),
+        (PLATFORM + VEHICLE + 'edition = 2025\nsubsystem_codes = ["A"]\n', "of edition = 2016"),
+        (PLATFORM + VEHICLE + "edition = 2020\n", "edition"),
+        (PLATFORM + VEHICLE.replace("LDEMO", "LDEMO-TOO-LONG"), "vin"),
+        (PLATFORM + VEHICLE + "heartbet_s = 5\n", 'did you mean "heartbeat_s"'),
+    ],
+)
+def test_a_platform_that_cannot_be_is_refused_with_the_reason(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        device(tmp_path, DEVICE + text)

@@ -5,13 +5,13 @@ of a start.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.blocks import Event, FrameBlock, Kept, SignalSchema, SignalTable
+from agent.blocks import Event, FrameBlock, Kept, Reports, SignalSchema, SignalTable
 from agent.clock import SECOND, Anchor, Quality
 from agent.collect.budget import Degradation
 from agent.collect.campaign import RING_BYTES, Campaign, Counts, Destination, Flow
@@ -24,6 +24,8 @@ from agent.signals.database import ANY_BUS, SignalPath
 if TYPE_CHECKING:
     from agent.collect.conditions import Conditions, Steps
     from agent.collect.privacy import Profile
+    from agent.collect.reports.maker import ReportMaker
+    from agent.collect.reports.tuning import Tuning
     from agent.collect.sessions import SessionMaker
     from agent.settings import Privacy
 
@@ -50,8 +52,11 @@ class Collector:
         vehicle: str = "",
         secret: bytes = b"",
         boot_id: str = "",
+        tunings: "Mapping[str, Tuning] | None" = None,
     ) -> None:
         """`secret` makes pseudonyms of `vehicle`; `boot_id` tells events of boots apart.
+
+        `tunings` say how often a platform wants reports.
 
         Raises:
             ConfigError: a privacy profile says what cannot be.
@@ -82,6 +87,7 @@ class Collector:
             for c in plan.campaigns
         ]
         self.sessions = _sessions(plan)
+        self.reports = _reports(plan, ledger, tunings or {})
         self.reached: dict[str, int] = {}
         self.with_frames: set[str] = set()
         self._tells_values = triggers > 0
@@ -104,6 +110,8 @@ class Collector:
         found = [c.destination for c in self.campaigns]
         if (sessions := self._session_destination()) is not None:
             found.append(sessions)
+        if self.plan.reports is not None:
+            found += map(_to_platform, self.plan.reports.platforms)
         return list(dict.fromkeys(found))
 
     @property
@@ -119,7 +127,7 @@ class Collector:
             and all(rule.kind == "all" for rule, _ in c.rules)
             for c in self.plan.campaigns
         )
-        return not simple or self.sessions is not None
+        return not simple or self.sessions is not None or self.reports is not None
 
     def _session_destination(self) -> Destination | None:
         sessions = self.plan.sessions
@@ -150,8 +158,12 @@ class Collector:
     def finish(self) -> dict[Destination, list[Kept]]:
         """The end of all input: decide everything, give what is still to be given."""
         steps = self.conditions.finish() if self.conditions else {}
-        self.reached = dict.fromkeys(self.reached, _FOREVER)
-        return self._end(steps, retire=self.campaigns, every=True)
+        reached, self.reached = self.reached, dict.fromkeys(self.reached, _FOREVER)
+        kept = self._end(steps, retire=self.campaigns, every=True)
+        if self.reports is not None:
+            self._report([*self.reports.take([], steps, reached, None).items()], kept)
+            self._report([*self.reports.finish().items()], kept)
+        return kept
 
     def suspend(self) -> dict[Destination, list[Kept]]:
         """The end of a live run: give what a next one cannot; `state` and `rows` have the rest."""
@@ -304,7 +316,22 @@ class Collector:
             found = self._sessions_take(tables, steps)
             if found and where not in skip:
                 kept.setdefault(where, []).extend(map(self._event, found))
+        if self.reports is not None:
+            offset = self.anchor.offset if self.anchor is not None else None
+            made = self.reports.take(tables, steps, self.reached, offset)
+            self._report(made.items(), kept, skip)
         return kept
+
+    def _report(
+        self,
+        made: Iterable[tuple[str, list[Reports]]],
+        kept: dict[Destination, list[Kept]],
+        skip: frozenset[Destination] = frozenset(),
+    ) -> None:
+        for platform, reports in made:
+            where = _to_platform(platform)
+            if reports and where not in skip:
+                kept.setdefault(where, []).extend(reports)
 
     def _event(self, session: dict[str, Any]) -> Event:
         boot = f"{self._boot_id[:8]}-" if session["clock"] == "boot" else ""
@@ -342,6 +369,8 @@ class Collector:
                 campaign.adopt(before[campaign.campaign])
         if self.sessions is not None and old.sessions is not None and old.same_sessions(self):
             self.sessions.adopt(old.sessions)
+        if self.reports is not None and old.reports is not None:
+            self.reports.adopt(old.reports)
 
     def same_sessions(self, other: "Collector") -> bool:
         return self.plan.sessions == other.plan.sessions
@@ -423,6 +452,25 @@ def _sessions(plan: Plan) -> "SessionMaker | None":
     from agent.collect.sessions import SessionMaker
 
     return SessionMaker(plan.sessions.settings, plan.database, plan.vss)
+
+
+def _reports(plan: Plan, ledger: Ledger, tunings: "Mapping[str, Tuning]") -> "ReportMaker | None":
+    if plan.reports is None or not plan.reports.platforms:
+        return None
+    from agent.collect.reports.maker import ReportMaker
+    from agent.collect.reports.tuning import Tuning
+
+    for platform in plan.reports.platforms:
+        ledger.open("report", platform)
+    return ReportMaker(
+        plan.reports.compiled,
+        {name: tunings.get(name) or Tuning() for name in plan.reports.platforms},
+        lambda platform, changes: ledger.add("report", platform, **changes),
+    )
+
+
+def _to_platform(platform: str) -> Destination:
+    return Destination("report", (platform,))
 
 
 def _said(signal: SignalSchema, raw: NDArray[Any]) -> float | int | str:

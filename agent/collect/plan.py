@@ -21,6 +21,7 @@ from agent.signals.vss import resolve, with_vss
 
 if TYPE_CHECKING:
     from agent.collect.expression.tree import Condition
+    from agent.collect.reports.mapping import CompiledReports
 
 # ruff: noqa: PLC0415 - see above
 
@@ -86,6 +87,14 @@ class CompiledSessions:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlatformReports:
+    """What is reported to platforms, and to which."""
+
+    compiled: "CompiledReports"
+    platforms: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """A plan that can run: its campaigns, and the database that they speak of."""
 
@@ -96,11 +105,20 @@ class Plan:
     sessions: CompiledSessions | None = None
     recognise: "Condition | None" = None
     """The condition by which the vehicle is recognised."""
+    reports: PlatformReports | None = None
     vss: Mapping[str, SignalPath] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def build(cls, plan: settings.Plan, database: Database, uplinks: Sequence[str]) -> Self:
+    def build(
+        cls,
+        plan: settings.Plan,
+        database: Database,
+        uplinks: Sequence[str],
+        platforms: Sequence[str] = (),
+    ) -> Self:
         """Find every signal and uplink that the plan names.
+
+        `uplinks` take batches, `platforms` take reports.
 
         Raises:
             ConfigError: a campaign names a signal or an uplink that does not exist, or says what
@@ -108,8 +126,11 @@ class Plan:
         """
         if len(plan.campaign) > _MAX_CAMPAIGNS:
             raise ConfigError(f"{len(plan.campaign)} campaigns are more than {_MAX_CAMPAIGNS}")
+        if not plan.campaign and plan.gbt32960 is None:
+            raise ConfigError("it keeps nothing: give it a [[campaign]]")
         database, vss = with_vss(database, plan.vss)
-        make = _Compiler(database, vss, tuple(uplinks), {p.name for p in plan.privacy})
+        profiles = {p.name for p in plan.privacy}
+        make = _Compiler(database, vss, tuple(uplinks), tuple(platforms), profiles)
         return cls(
             plan.name,
             database,
@@ -117,6 +138,7 @@ class Plan:
             plan,
             make.sessions(plan.sessions) if plan.sessions else None,
             make.condition(plan.recognise.signal, "[recognise] signal") if plan.recognise else None,
+            make.reports(plan.gbt32960) if plan.gbt32960 else None,
             vss,
         )
 
@@ -128,6 +150,8 @@ class Plan:
             found |= _signals_of(condition)
         if self.sessions is not None:
             found |= self.sessions.signals
+        if self.reports is not None:
+            found |= self.reports.compiled.wanted
         for patterns in self._of_profiles():
             found |= self.database.select(resolve(patterns, self.vss))
         if self.written.recognise is not None and self.written.recognise.vin_signal:
@@ -154,6 +178,8 @@ class Plan:
                     found[f"sessions {name}"] = condition
         if self.recognise is not None:
             found["recognise"] = self.recognise
+        if self.reports is not None:
+            found |= self.reports.compiled.conditions
         return found
 
     @property
@@ -176,11 +202,13 @@ class _Compiler:
         database: Database,
         vss: Mapping[str, SignalPath],
         uplinks: tuple[str, ...],
+        platforms: tuple[str, ...],
         profiles: set[str],
     ) -> None:
         self._database = database
         self._vss = vss
         self._uplinks = uplinks
+        self._platforms = platforms
         self._profiles = profiles
         self._schemas = _schemas(database)
 
@@ -306,10 +334,30 @@ class _Compiler:
 
     def uplinks(self, named: Sequence[str]) -> tuple[str, ...]:
         unknown = [u for u in named if u not in self._uplinks]
+        if unknown and unknown[0] in self._platforms:
+            raise ConfigError(
+                f'the uplink "{unknown[0]}" is a platform, which gets the reports of [gbt32960] '
+                "and no campaign"
+            )
         if unknown:
             have = ", ".join(self._uplinks) or "none"
             raise ConfigError(f'no uplink is called "{unknown[0]}"; agent.toml has: {have}')
         return tuple(sorted(set(named or self._uplinks)))
+
+    def reports(self, written: settings.Gbt32960Mapping) -> PlatformReports:
+        from agent.collect.reports.mapping import Mapping as FieldMapping
+
+        unknown = [name for name in written.uplinks if name not in self._platforms]
+        if unknown:
+            have = ", ".join(self._platforms) or "none"
+            raise ConfigError(
+                f'[gbt32960]: no uplink of kind "gbt32960" is called "{unknown[0]}"; '
+                f"agent.toml has: {have}"
+            )
+        return PlatformReports(
+            FieldMapping.build(written, self._database, self._vss),
+            tuple(sorted(set(written.uplinks or self._platforms))),
+        )
 
 
 def _signals_of(condition: "Condition") -> set[SignalPath]:

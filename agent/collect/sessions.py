@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from agent import settings
 from agent.blocks import Float64, Int64, SignalTable, TableSchema, TimeBase
+from agent.collect.measures import Column
 from agent.collect.session_figures import (
     ODOMETER,
     POWER,
@@ -35,7 +36,7 @@ from agent.collect.session_figures import (
     time_of,
 )
 from agent.collect.session_machine import Machine, Steps
-from agent.collect.session_signals import Column, Signals
+from agent.collect.session_signals import Signals
 from agent.signals.database import ANY_BUS, Database, SignalPath
 
 __all__ = ["SessionMaker", "Steps"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from agent.commands.run import add_config, find_config
 
 if TYPE_CHECKING:
-    from agent.settings import Bus
+    from agent.collect import Plan
+    from agent.settings import Bus, Device
 
 _BITRATE = 500_000
 _SHORTEST_BITS = 55
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from agent.ignition import signal_of
     from agent.ota import load_factory_plan
     from agent.settings import load_device, schema
-    from agent.uplink.door import make_transport
+    from agent.uplink.door import check_address, make_transport
 
     if args.schema:
         print(json.dumps(schema(args.schema), indent=2))
@@ -63,10 +64,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(str(e)) from e
     signal_of(device.ignition, plan)
     for uplink in device.uplink:
-        make_transport(uplink, device.vehicle, "")
+        check_address(uplink)
+        if uplink.gbt32960 is None:
+            make_transport(uplink, device.vehicle, "")
     findings = [str(finding) for finding in plan.database.findings]
     findings += _buffers(device.bus)
-    findings += _unused(device.plan, plan.campaigns, [u.name for u in device.uplink])
+    findings += _unused(device.plan, plan.campaigns, device.receivers)
+    findings += _without_reports(device, plan)
+    unmapped = _unmapped(device, plan)
     campaigns = {c.name: len(c.signals) for c in plan.campaigns}
     if args.json:
         print(
@@ -78,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
                     "buses": [bus.name for bus in device.bus],
                     "uplinks": [uplink.name for uplink in device.uplink],
                     "campaigns": campaigns,
+                    **({"unmapped": unmapped} if unmapped else {}),
                     "findings": findings,
                 }
             )
@@ -89,10 +95,31 @@ def run(args: argparse.Namespace) -> int:
     print(f"{device.plan}: plan {plan.name}")
     for name, count in campaigns.items():
         print(f"  campaign {name}: {count:,} signals")
+    for platform, fields in unmapped.items():
+        print(f"  platform {platform}: nothing is mapped to: {', '.join(fields) or '(all are)'}")
     for finding in findings:
         print(f"finding: {finding}")
     print("Good." if not findings else f"Usable, with {len(findings)} findings.")
     return 1 if findings else 0
+
+
+def _without_reports(device: "Device", plan: "Plan") -> list[str]:
+    named = plan.reports.platforms if plan.reports is not None else ()
+    return [
+        f'{device.plan}: [gbt32960] reports nothing to the platform "{name}"'
+        for name in device.platforms
+        if name not in named
+    ]
+
+
+def _unmapped(device: "Device", plan: "Plan") -> dict[str, list[str]]:
+    """Of each platform, what its edition has and the plan does not map."""
+    if plan.reports is None:
+        return {}
+    return {
+        name: plan.reports.compiled.unmapped(device.platforms[name].edition)
+        for name in plan.reports.platforms
+    }
 
 
 def _buffers(buses: Sequence["Bus"]) -> list[str]:

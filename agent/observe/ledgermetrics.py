@@ -58,6 +58,15 @@ _COUNTERS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
         ("batches", "sealed_batches", "Batches that were sealed"),
         ("bytes", "sealed_bytes", "Bytes of those"),
     ),
+    "report": (
+        ("sampled", "sampled_moments", "Moments at which the vehicle was sampled for a platform"),
+        ("reported", "reported_moments", "Moments that were reported"),
+        ("thinned", "thinned_moments", "Moments between two reports"),
+        ("held", "held_moments", "Moments that wait for an alarm"),
+        ("skipped", "skipped_moments", "Moments at which nothing was heard"),
+        ("invalid", "invalid_fields", "Fields that had no value"),
+        ("abnormal", "abnormal_fields", "Fields with a value that the standard does not allow"),
+    ),
 }
 
 

@@ -423,6 +423,7 @@ METRICS: Final = (
     *LEDGER["campaign"],
     *_OF_UPLINKS,
     *LEDGER["uplink"],
+    *LEDGER["report"],
     *_OF_SPOOL,
     *_OF_UPDATES,
 )

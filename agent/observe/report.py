@@ -70,10 +70,11 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
         "evicted",
         "quarantined",
     ),
+    "report": ("sampled", "reported", "thinned", "held", "skipped", "invalid", "abnormal"),
 }
 _WHERE_USED = frozenset({"filtered", "made", "folded", "outside", "masked", "held", "events"})
 """Columns that are left out where they are zero throughout."""
-_UNITS = {"bus": "frames", "campaign": "samples", "uplink": "samples"}
+_UNITS = {"bus": "frames", "campaign": "samples", "uplink": "samples", "report": "moments"}
 
 
 def ledger_lines(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[str]:

@@ -34,7 +34,8 @@ def plan_for(device: Device, path: Path) -> Plan:
     return build_plan(
         path,
         buses=[bus.name for bus in device.bus],
-        uplinks=[uplink.name for uplink in device.uplink],
+        uplinks=device.receivers,
+        platforms=list(device.platforms),
         tables=[table for bus in device.bus for table in tables_of(bus)],
         cache=Path(device.state_dir) / "cache" if device.state_dir else None,
     )
@@ -45,10 +46,13 @@ def build_plan(
     *,
     buses: Sequence[str],
     uplinks: Sequence[str],
+    platforms: Sequence[str] = (),
     tables: Sequence[TableSchema] = (),
     cache: Path | None = None,
 ) -> Plan:
-    """A plan file for a device with these buses and uplinks, whose sources make these tables.
+    """A plan file for a device with these buses, uplinks and platforms.
+
+    `tables` are what its sources make.
 
     Raises:
         ConfigError: the plan says something that cannot be.
@@ -72,6 +76,6 @@ def build_plan(
             database = database.with_codes(entry.bus, entry.codes)
         telling = [schema for bus in buses for schema in health_schemas(bus)]
         database = dataclasses.replace(database, tables=tuple(tables), telling=(*telling, REPORT))
-        return Plan.build(settings, database, uplinks)
+        return Plan.build(settings, database, uplinks, platforms)
     except ConfigError as e:
         raise ConfigError(f"{path}: {e}") from e

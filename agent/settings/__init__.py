@@ -23,6 +23,8 @@ from agent.settings.buses import (
     SocketCanBus,
 )
 from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
+from agent.settings.gbt32960 import Gbt32960
+from agent.settings.gbt32960_mapping import Gbt32960Mapping
 from agent.settings.limits import Limits
 from agent.settings.metrics import Metrics
 from agent.settings.ota import Ota
@@ -57,6 +59,8 @@ __all__ = [
     "DatabaseOfBus",
     "Device",
     "FramesOfBus",
+    "Gbt32960",
+    "Gbt32960Mapping",
     "Geofence",
     "GnssBus",
     "Gpio",

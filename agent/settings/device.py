@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from agent.settings.buses import Bus
+from agent.settings.gbt32960 import Gbt32960
 from agent.settings.limits import Limits
 from agent.settings.metrics import Metrics
 from agent.settings.ota import Ota
@@ -17,19 +18,21 @@ class Uplink(Struct, kw_only=True, forbid_unknown_fields=True):
 
     name: Annotated[Name, described("What plans and the status call this uplink.")]
     kind: Annotated[
-        Literal["http", "object-store", "mqtt"],
+        Literal["http", "object-store", "mqtt", "gbt32960"],
         described(
             "`http` wants a receiver that repeats the digest of what it has stored; with "
-            "`object-store` any 2xx is a success; `mqtt` is a broker that speaks MQTT 5."
+            "`object-store` any 2xx is a success; `mqtt` is a broker that speaks MQTT 5; "
+            "`gbt32960` is a platform that gets the reports of [gbt32960] in the plan."
         ),
     ] = "http"
     url: Annotated[
         str,
         Meta(
-            pattern=r"^(https?|mqtts?)://[^\s]+\Z",
+            pattern=r"^(https?|mqtts?|gbt32960s?)://[^\s]+\Z",
             description="Batches go to {url}/v1/vehicles/{vehicle}/batches/{batch_id}. "
             "An address that contains {vehicle} or {batch_id} itself is taken as a template. "
-            "Of a broker: mqtt://host:1883 or mqtts://host:8883, and what topics begin with.",
+            "Of a broker: mqtt://host:1883 or mqtts://host:8883, and what topics begin with. "
+            "Of a platform: gbt32960://host:port, or gbt32960s:// over TLS.",
         ),
     ]
     acknowledge: Annotated[
@@ -77,6 +80,9 @@ class Uplink(Struct, kw_only=True, forbid_unknown_fields=True):
         float,
         Meta(gt=0, le=1000, description="Weight by which uplinks share the spool's quota."),
     ] = 1.0
+    gbt32960: Annotated[
+        Gbt32960 | None, described("Of `gbt32960`: the vehicle at this platform.")
+    ] = None
 
 
 class Link(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -222,3 +228,13 @@ class Device(Struct, kw_only=True, forbid_unknown_fields=True):
     ota: Annotated[
         Ota | None, described("Plans over the air; without it the plan above is all there is.")
     ] = None
+
+    @property
+    def receivers(self) -> list[str]:
+        """The uplinks that take batches, by name."""
+        return [uplink.name for uplink in self.uplink if uplink.kind != "gbt32960"]
+
+    @property
+    def platforms(self) -> dict[str, Gbt32960]:
+        """The uplinks that take reports, by name."""
+        return {uplink.name: uplink.gbt32960 for uplink in self.uplink if uplink.gbt32960}

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from agent.settings.gbt32960_mapping import Gbt32960Mapping
 from agent.settings.types import Lane, Name, described
 
 RawValues = Annotated[
@@ -283,7 +284,9 @@ class Plan(Struct, kw_only=True, forbid_unknown_fields=True):
     version: Annotated[Literal[1], described("The version of this kind of file.")]
     name: Annotated[Name, described("The plan's name; every batch carries it.")]
     database: Annotated[list[DatabaseOfBus], described("Which files describe which bus.")]
-    campaign: Annotated[list[Campaign], Meta(min_length=1, description="What to keep.")]
+    campaign: Annotated[list[Campaign], described("What to keep.")] = msgspec.field(
+        default_factory=list
+    )
     vss: Annotated[list[VssOfSignal], described("VSS paths of signals.")] = msgspec.field(
         default_factory=list
     )
@@ -297,6 +300,9 @@ class Plan(Struct, kw_only=True, forbid_unknown_fields=True):
         Recognise | None, described("How the vehicle is recognised that this plan is for.")
     ] = None
     sessions: Annotated[Sessions | None, described("Trips and charging sessions.")] = None
+    gbt32960: Annotated[
+        Gbt32960Mapping | None, described("What is reported to platforms by GB/T 32960.")
+    ] = None
     health: Annotated[Health, described("How buses and databases are watched.")] = msgspec.field(
         default_factory=Health
     )

@@ -14,27 +14,9 @@ from msgspec import Struct
 
 from agent.errors import ConfigError
 from agent.settings.buses import AnyBus, Bus, GnssBus, RecordingBus, SocketCanBus
-from agent.settings.device import Batch, Device, Gpio, Ignition, Link, Spool, Uplink
-from agent.settings.diagnostics import Obd, ObdDtc, Uds, UdsDid, UdsDtc, UdsField
-from agent.settings.limits import Limits
-from agent.settings.metrics import Metrics, address_of
-from agent.settings.ota import Ota
-from agent.settings.plan import (
-    Budget,
-    Campaign,
-    CodesOfSignals,
-    DatabaseOfBus,
-    FramesOfBus,
-    Geofence,
-    Health,
-    Plan,
-    PolicyOfSignals,
-    Privacy,
-    Recognise,
-    Sessions,
-    Trigger,
-    VssOfSignal,
-)
+from agent.settings.device import Device, Uplink
+from agent.settings.metrics import address_of
+from agent.settings.plan import Plan
 
 _T = TypeVar("_T", Device, Plan)
 
@@ -52,6 +34,7 @@ _FILES_OF_UPLINKS = (
     "client_key_file",
     "proxy_auth_file",
 )
+_PACK_CODE = 24
 _FILES_OF_OTA = ("root_file", "token_file", "ca_file", "client_cert_file", "client_key_file")
 
 
@@ -87,6 +70,8 @@ def load_device(path: Path, environment: Mapping[str, str] | None = None) -> Dev
     for uplink in device.uplink:
         for key in _FILES_OF_UPLINKS:
             setattr(uplink, key, _secret(base, getattr(uplink, key), environment))
+        if uplink.gbt32960 is not None:
+            uplink.gbt32960.iccid_file = _beside(base, uplink.gbt32960.iccid_file)
     if device.ota is not None:
         for key in _FILES_OF_OTA:
             setattr(device.ota, key, _secret(base, getattr(device.ota, key), environment))
@@ -124,6 +109,8 @@ def _together(path: Path, device: Device) -> None:
                 f'{path}: uplink "{uplink.name}": "client_key_file" is of no use without '
                 '"client_cert_file"'
             )
+        if wrong := _platform(uplink):
+            raise ConfigError(f'{path}: uplink "{uplink.name}": {wrong}')
     try:
         address_of(device.metrics)
     except ConfigError as e:
@@ -142,6 +129,34 @@ def _together(path: Path, device: Device) -> None:
         raise ConfigError(
             f'{path}: [ignition]: set one of "signal", "gpio" and "silence_s", not several'
         )
+
+
+_NOT_OF_PLATFORMS = ("token_file", "proxy", "proxy_auth_file", "max_kbit_s")
+
+
+def _platform(uplink: Uplink) -> str:
+    """What is wrong with an uplink that takes reports; empty for nothing."""
+    settings = uplink.gbt32960
+    if (uplink.kind == "gbt32960") != (settings is not None):
+        return '[uplink.gbt32960] and kind = "gbt32960" belong together'
+    if settings is None:
+        return ""
+    if useless := next((key for key in _NOT_OF_PLATFORMS if getattr(uplink, key)), ""):
+        return f'"{useless}" is of no use for a platform'
+    if settings.iccid and settings.iccid_file:
+        return 'set either "iccid" or "iccid_file"'
+    if len({len(code) for code in settings.subsystem_codes}) > 1:
+        return '"subsystem_codes" must all be of one length'
+    if any(len(code) != _PACK_CODE for codes in settings.pack_codes for code in codes):
+        return f'"pack_codes" have {_PACK_CODE} characters each'
+    for_2025 = ("pack_codes", "sign")
+    if settings.edition == 2016 and (
+        key := next((k for k in for_2025 if getattr(settings, k)), "")
+    ):
+        return f'"{key}" is of edition = 2025'
+    if settings.edition == 2025 and settings.subsystem_codes:
+        return '"subsystem_codes" is of edition = 2016; of 2025 it is "pack_codes"'
+    return ""
 
 
 def load_plan(path: Path) -> Plan:
@@ -295,36 +310,6 @@ def _of(table: list[str | int]) -> str:
     return f" in [{' '.join(names)}]" if names else ""
 
 
-_TABLES: Mapping[str, type[Struct]] = {
-    "uplink": Uplink,
-    "link": Link,
-    "spool": Spool,
-    "batch": Batch,
-    "ignition": Ignition,
-    "limits": Limits,
-    "metrics": Metrics,
-    "ota": Ota,
-    "gpio": Gpio,
-    "obd": Obd,
-    "obd_dtc": ObdDtc,
-    "uds": Uds,
-    "uds_dtc": UdsDtc,
-    "did": UdsDid,
-    "field": UdsField,
-    "database": DatabaseOfBus,
-    "codes": CodesOfSignals,
-    "campaign": Campaign,
-    "policy": PolicyOfSignals,
-    "trigger": Trigger,
-    "frames": FramesOfBus,
-    "privacy": Privacy,
-    "geofence": Geofence,
-    "budget": Budget,
-    "recognise": Recognise,
-    "sessions": Sessions,
-    "health": Health,
-    "vss": VssOfSignal,
-}
 _BUSES: Mapping[str, type[Struct]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(Bus)
 }
@@ -335,15 +320,23 @@ def _keys_at(kind: type[Struct], data: Any, table: list[str | int]) -> list[str]
     model = kind
     for step in table:
         data = data[step]
-        if step in _TABLES:
-            model = _TABLES[str(step)]
-        elif step == "bus" or model in _BUSES.values():
-            model = _BUSES.get(data.get("kind", ""), AnyBus) if isinstance(data, dict) else AnyBus
-        elif model is AnyBus:
+        if model is AnyBus:
             model = _BUSES.get(data.get("kind", ""), AnyBus)
+        elif step == "bus" and model is Device:
+            model = AnyBus
+        elif isinstance(step, str):
+            types = {field.encode_name: field.type for field in msgspec.structs.fields(model)}
+            model = _model_in(types.get(step)) or model
     return ["kind"] * (model in _BUSES.values()) + [
         f.encode_name for f in msgspec.structs.fields(model)
     ]
+
+
+def _model_in(of: Any) -> type[Struct] | None:
+    """The model in a type such as a list of it, where there is one."""
+    if isinstance(of, type) and issubclass(of, Struct):
+        return of
+    return next((found for part in get_args(of) if (found := _model_in(part))), None)
 
 
 def _line(text: str, table: list[str | int]) -> int:

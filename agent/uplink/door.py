@@ -15,6 +15,7 @@ _SCHEMES: Final = {
     "http": ("http", "https"),
     "object-store": ("http", "https"),
     "mqtt": ("mqtt", "mqtts"),
+    "gbt32960": ("gbt32960", "gbt32960s"),
 }
 
 
@@ -50,6 +51,42 @@ class Transport(Protocol):
         ...
 
 
+def check_address(settings: Uplink) -> None:
+    """Whether the address fits the kind of an uplink.
+
+    Raises:
+        ConfigError: it does not, or names no host, or no port where there is no usual one.
+    """
+    scheme = urllib.parse.urlsplit(settings.url).scheme
+    fitting = _SCHEMES[settings.kind]
+    if scheme not in fitting:
+        raise ConfigError(
+            f'uplink "{settings.name}": kind = "{settings.kind}" wants an address that begins '
+            f"with {fitting[0]}:// or {fitting[1]}://, not {wire.shown(settings.url)}"
+        )
+    if settings.kind == "gbt32960":
+        platform_of(settings)
+
+
+def platform_of(settings: Uplink) -> tuple[str, int, bool]:
+    """Host and port of a platform, and whether it is spoken to over TLS.
+
+    Raises:
+        ConfigError: the address does not name both, or more than that.
+    """
+    parts = urllib.parse.urlsplit(settings.url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.path not in ("", "/") or parts.query or "@" in parts.netloc:
+        raise ConfigError(
+            f'uplink "{settings.name}": the address of a platform is {parts.scheme}://host:port, '
+            f"not {wire.shown(settings.url)}"
+        )
+    return host, port, parts.scheme == "gbt32960s"
+
+
 def make_transport(
     settings: Uplink,
     vehicle: str,
@@ -64,13 +101,7 @@ def make_transport(
     Raises:
         ConfigError: the address does not fit the kind or cannot be used, or a package is missing.
     """
-    scheme = urllib.parse.urlsplit(settings.url).scheme
-    fitting = _SCHEMES[settings.kind]
-    if scheme not in fitting:
-        raise ConfigError(
-            f'uplink "{settings.name}": kind = "{settings.kind}" wants an address that begins '
-            f"with {fitting[0]}:// or {fitting[1]}://, not {wire.shown(settings.url)}"
-        )
+    check_address(settings)
     if settings.kind != "mqtt":
         return HttpTransport(settings, vehicle, user_agent)
     try:
@@ -89,4 +120,4 @@ def proof(settings: Uplink) -> Literal["http", "object-store"]:
     """What the policy asks of a success: the digest of what was stored, or any 2xx."""
     if settings.kind == "mqtt":
         return "http" if settings.acknowledge == "cloud" else "object-store"
-    return settings.kind
+    return "object-store" if settings.kind == "object-store" else "http"

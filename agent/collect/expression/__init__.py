@@ -46,7 +46,7 @@ are in lower case; functions and units are no keywords, so signals may be called
 of files that are for every bus is written `*`: `*.Message.Signal`.
 """
 
-from agent.collect.expression.binder import compile_condition
+from agent.collect.expression.binder import compile_condition, compile_number
 from agent.collect.expression.writing import nodes_of, signals_of, unparse
 
-__all__ = ["compile_condition", "nodes_of", "signals_of", "unparse"]
+__all__ = ["compile_condition", "compile_number", "nodes_of", "signals_of", "unparse"]

@@ -123,6 +123,21 @@ def compile_condition(
     return found
 
 
+def compile_number(
+    text: str, database: Database, *, vss: Mapping[str, SignalPath] = _NO_VSS, where: str = ""
+) -> Numeric:
+    """A number that a plan computes, with every name in it found; it may name no signal at all.
+
+    `vss` and `where` are those of `compile_condition`.
+
+    Raises:
+        ConfigError: it is no number, or names what does not exist; with the place in the text.
+    """
+    source = Source(text, where)
+    written, nodes = parse(source)
+    return _Binder(source, Names.of(database), vss, nodes).number(written)
+
+
 class _Binder:
     def __init__(
         self, source: Source, names: Names, vss: Mapping[str, SignalPath], nodes: int
@@ -153,14 +168,14 @@ class _Binder:
             case _:
                 raise self._no_condition(syntax)
 
-    def _number(self, syntax: Syntax) -> Numeric:
+    def number(self, syntax: Syntax) -> Numeric:
         match syntax:
             case NumberOf():
                 return Number(syntax.at, syntax.value)
             case Named():
                 return self._signal(syntax)
             case Unary(operator="-"):
-                of = self._number(syntax.of)
+                of = self.number(syntax.of)
                 if isinstance(of, Number):
                     return Number(syntax.at, -of.value)
                 return Function(syntax.at, "negative", of)
@@ -172,7 +187,7 @@ class _Binder:
                 raise self._no_number(syntax)
 
     def _arithmetic(self, syntax: Binary) -> Arithmetic:
-        left, right = self._number(syntax.left), self._number(syntax.right)
+        left, right = self.number(syntax.left), self.number(syntax.right)
         if syntax.operator == "/" and isinstance(right, Number) and right.value == 0:
             raise self._refuse(syntax.right, "a division by 0 is never known")
         return Arithmetic(syntax.at, _ARITHMETIC[syntax.operator], left, right)
@@ -181,7 +196,7 @@ class _Binder:
         """A function that gives a number."""
         self._check_call(syntax)
         if syntax.name == "abs":
-            return Function(syntax.at, "abs", self._number(syntax.arguments[0]))
+            return Function(syntax.at, "abs", self.number(syntax.arguments[0]))
         if syntax.name == "previous":
             return Previous(syntax.at, self._signal_of(syntax))
         of = self._signal_of(syntax)
@@ -245,7 +260,7 @@ class _Binder:
                     'join them with "and", "or" and "not"',
                 )
         return Compare(
-            syntax.at, _COMPARISONS[syntax.operator], self._number(left), self._number(right)
+            syntax.at, _COMPARISONS[syntax.operator], self.number(left), self.number(right)
         )
 
     def _without_truth(self, side: TruthOf, other: Syntax, operator: str) -> str:
@@ -299,7 +314,7 @@ class _Binder:
                 f"a condition has at most {MAX_NODES} parts, and this list is a comparison for "
                 "each number",
             )
-        left = self._number(syntax.left)
+        left = self.number(syntax.left)
         first, *others = (
             Compare(syntax.at, "==", left, Number(number.at, number.value)) for number in numbers
         )

@@ -87,7 +87,8 @@ def check_bundle(data: bytes, devices: Sequence[Path]) -> Bundle:
                 build_plan(
                     path,
                     buses=[bus.name for bus in device.bus],
-                    uplinks=[uplink.name for uplink in device.uplink],
+                    uplinks=device.receivers,
+                    platforms=list(device.platforms),
                     tables=[table for bus in device.bus for table in tables_of(bus)],
                 )
             except AgentError as e:
