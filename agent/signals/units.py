@@ -143,6 +143,7 @@ mass per time
   1/1000 mg/s
 mass per distance
   1 g/km gramsperkilometer gramperkilometer
+  10 kg/100km kilogramsper100kilometers
 energy per distance
   1 Wh/km watthourperkm watthoursperkilometer
   10 kWh/100km kilowatthoursper100kilometers
