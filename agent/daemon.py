@@ -38,6 +38,7 @@ from agent.observe.notify import STOPPING, feed_watchdog, notify
 from agent.observe.socket import Command, StatusServer
 from agent.ota import load_factory_plan
 from agent.pipeline import Pipeline, Prepared, headers, prepare
+from agent.platforms import Platforms
 from agent.recent import RecentFrames
 from agent.settings import Device, SocketCanBus
 from agent.signals.filters import union
@@ -47,7 +48,7 @@ from agent.spool.store import SpoolStore, StreamKey
 from agent.telling import Telling
 from agent.uplink.budget import RetryBudget
 from agent.uplink.meter import Meter
-from agent.uplink.sender import Sender, Senders
+from agent.uplink.sender import Sender, Senders, Sending
 
 if TYPE_CHECKING:
     from agent.ota.store import Store
@@ -84,9 +85,9 @@ class Daemon:
         self._device = device
         self._clock = clock or SystemClock()
         self._began = self._clock.boot()
-        self._reports = StreamKey("report", tuple(sorted(uplink.name for uplink in device.uplink)))
+        self._reports = StreamKey("report", tuple(sorted(device.receivers)))
         self.ledger = Ledger()
-        self._by_uplink: dict[str, Sender] = {}
+        self._by_uplink: dict[str, Sending] = {}
         self._store = SpoolStore(
             Path(device.state_dir) / "spool",
             vehicle=device.vehicle,
@@ -98,9 +99,13 @@ class Daemon:
             sealed=self._wake,
             shares={uplink.name: uplink.share for uplink in device.uplink},
         )
+        self._platforms = Platforms(device, self._store, self.ledger, self._clock)
         budget = RetryBudget()
         self._meter = Meter(device.link, Path(device.state_dir), self._clock)
         for uplink in device.uplink:
+            if uplink.gbt32960 is not None:
+                self._by_uplink[uplink.name] = self._platforms.sender(uplink)
+                continue
             self._by_uplink[uplink.name] = Sender(
                 uplink,
                 device.vehicle,
@@ -179,6 +184,7 @@ class Daemon:
             vehicle=self._device.vehicle,
             secret=self._secret(plan),
             boot_id=self._clock.boot_id,
+            tunings=self._platforms.tunings,
             also=() if self._key.signal is None else (self._key.signal,),
             bundle=bundle,
         )
@@ -198,6 +204,7 @@ class Daemon:
             decoder=self._decoder,
             senders=self._senders,
             recent=self._recent,
+            reports=self._reports,
             stopped=lambda: self._spending.spent,
             rehearsed=lambda plan: self._prepare(plan, "", Ledger()),
             switch=self.switch,
@@ -253,7 +260,8 @@ class Daemon:
             self._pipeline.finish(positions, frozenset.intersection(*(had for _, had in ends)))
 
     def _keep(self, kept: Mapping[Destination, Sequence[Kept]], position: Positions | None) -> None:
-        self._store.add({StreamKey(*where): rows for where, rows in kept.items()}, position)
+        self._store.add(self._platforms.keep(kept), position)
+        self._platforms.offer(kept)
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -337,7 +345,9 @@ class Daemon:
         return 1 if self._failed else 0
 
     def _report(self, event: dict[str, Any]) -> None:
-        """Something of the agent itself, for every uplink; whatever the plan says."""
+        """Something of the agent itself, for every receiver; whatever the plan says."""
+        if not self._reports.uplinks:
+            return
         self._store.open([self._reports])
         self._store.add({self._reports: [Event(event)]})
 

@@ -64,6 +64,7 @@ class UpdateHost:
         decoder: DecodeThread,
         senders: Senders,
         recent: RecentFrames,
+        reports: StreamKey,
         stopped: Callable[[], str],
         rehearsed: Callable[[Plan], Prepared],
         switch: Callable[[Plan, str], Awaitable[None]],
@@ -81,8 +82,7 @@ class UpdateHost:
         self._resend = resend
         self.rehearsed = rehearsed
         self.switch = switch
-        uplinks = tuple(sorted(sender.state["name"] for sender in senders.all))
-        self._reports = StreamKey("report", uplinks)
+        self._reports = reports
 
     @property
     def alive(self) -> bool:
@@ -96,9 +96,10 @@ class UpdateHost:
         return self._recent.blocks()
 
     def tell(self, event: dict[str, Any]) -> threading.Event:
-        """An event for every uplink, whatever the plan says."""
-        self._store.open([self._reports])
-        self._store.add({self._reports: [Event(event)]})
+        """An event for every receiver, whatever the plan says."""
+        if self._reports.uplinks:
+            self._store.open([self._reports])
+            self._store.add({self._reports: [Event(event)]})
         return self._store.seal_now()
 
     async def fire(self, campaign: str, why: str) -> list[str]:

@@ -113,6 +113,8 @@ def status_lines(
         yield f"ignition: {status['ignition']['trouble'] or status['ignition']['state']}"
     for uplink in status["uplinks"]:
         yield f"uplink {uplink['name']}: {uplink_sentence(uplink, status['spool'])}"
+        if platform := uplink.get("platform"):
+            yield f"  platform: {platform_sentence(platform)}"
     if status["spool"]["trouble"]:
         yield f"spool: {status['spool']['trouble']}"
     if status["budget"]["degraded"]:
@@ -161,6 +163,28 @@ def uplink_sentence(
     again = f" (next try in {duration(until)})" if until else ""
     credential = f"; {uplink['credential']}" if uplink.get("credential") else ""
     return f"{uplink['state']}; {backlog}{why if uplink['why'] else ''}{again}; {sent}{credential}"
+
+
+_TROUBLES = {
+    "refused": "refused",
+    "expired": "too old",
+    "undated": "without a time",
+    "unsigned": "not signed",
+    "commands_refused": "commands refused",
+    "bad_frames": "bad frames",
+}
+
+
+def platform_sentence(platform: Mapping[str, Any]) -> str:
+    """How the session with a platform stands, and what became of the reports of this run."""
+    login = f", login {platform['serial']} of the day" if platform["serial"] else ""
+    sent = (
+        f"{platform['live']:,} reports live, {platform['reissued']:,} reissued, "
+        f"{platform['confirmed']:,} confirmed"
+    )
+    more = [f"{platform[key]:,} {words}" for key, words in _TROUBLES.items() if platform[key]]
+    more += [platform["trouble"]] if platform["trouble"] else []
+    return "; ".join([f"{platform['session']}{login}", sent, *more])
 
 
 def _why(uplink: Mapping[str, Any], now: dt.datetime) -> str:

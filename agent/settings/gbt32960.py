@@ -41,6 +41,13 @@ class Gbt32960(Struct, kw_only=True, forbid_unknown_fields=True):
     heartbeat_s: Annotated[
         int, Meta(ge=1, le=240, description="Between two heartbeats, s. A platform may change it.")
     ] = 60
+    heartbeats_answered: Annotated[
+        bool,
+        described(
+            "The platform answers heartbeats, as it has to. If not, a report counts as delivered "
+            "when the link has stood for answer_timeout_s after it."
+        ),
+    ] = True
     answer_timeout_s: Annotated[
         int, Meta(ge=1, le=600, description="How long an answer may take, s.")
     ] = 60

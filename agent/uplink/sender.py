@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import random as _random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, Protocol, TypedDict
 
 from agent.clock import SECOND, BootNs, Clock, Quality
 from agent.errors import AgentError
@@ -69,6 +69,37 @@ class Status(TypedDict):
     attempts: int
     retries: int
     answers: dict[str, int]
+
+
+class Sending(Protocol):
+    """What sends for one uplink, whatever that is."""
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        ...
+
+    def wake(self) -> None:
+        """Something new waits. From any thread."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for this uplink. Touches no disk."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many batches wait."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait until nothing waits for this uplink."""
+        ...
+
+    @property
+    def state(self) -> Status:
+        """How this uplink is, and why."""
+        ...
 
 
 @dataclasses.dataclass(slots=True)
@@ -409,7 +440,7 @@ class Sender:
 class Senders:
     """The senders of all uplinks, started and stopped together; belongs to the event loop."""
 
-    def __init__(self, senders: Sequence[Sender]) -> None:
+    def __init__(self, senders: Sequence[Sending]) -> None:
         self.all = tuple(senders)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -364,7 +364,7 @@ def _unit_of_sum(left: str, right: str) -> str:
         same = False
     if not same:
         raise ConfigError(
-            f"it adds or subtracts {left} and {right}; if that is meant, say in which unit the result "
-            'is: { signal = "...", unit = "..." }'
+            f"it adds or subtracts {left} and {right}; if that is meant, say in which unit the "
+            'result is: { signal = "...", unit = "..." }'
         )
     return left
