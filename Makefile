@@ -60,7 +60,7 @@ format: $(STAMP)
 test-system: $(STAMP)
 	@echo 'Running the tests that need packages of the system ...'
 	@sh tests/system/install
-	@$(PYTEST) -m system tests/system
+	@$(PYTEST) -m system tests/system tests/bench/test_scenarios.py
 
 # Where this kernel has no virtual CAN bus, a guest has: VM_RUNNER boots it (tests/vm/README.md).
 # VM_TESTS are arguments of pytest, such as 'tests/vm/test_guest.py -k power'.

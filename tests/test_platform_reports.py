@@ -10,7 +10,7 @@ import pytest
 from agent.bench.disturb import Disturbed
 from agent.bench.vehicle import BUS, VirtualVehicle
 from agent.blocks import Kept, Reports
-from agent.clock import SECOND, BootNs, SystemClock
+from agent.clock import SECOND, BootNs, SystemClock, WallNs
 from agent.collect.collector import Destination
 from agent.collect.reports.tuning import Tuning
 from agent.gbt32960.codec import CODECS, Codec, pack_time
@@ -62,7 +62,7 @@ def codec_of(reports: Reports) -> Codec:
 
 
 def decoded(codec: Codec, body: bytes) -> list[Item]:
-    values = codec.decode(0x02, pack_time(1_700_000_000 * SECOND) + body)
+    values = codec.decode(0x02, pack_time(WallNs(1_700_000_000 * SECOND)) + body)
     items: list[Item] = values["items"]
     return items
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.bench.faults import Action
+from agent.bench.gbt32960.faults import actions as platform_actions
 from agent.bench.publisher import Publisher
 from agent.bench.sinks import BenchSink
 from agent.errors import ConfigError
@@ -50,6 +51,7 @@ class Actions:
             "power-cut": self._power_cut,
             "hostile-update": self._hostile_update,
             "update": self._update,
+            **(platform_actions(world.platform) if world.platform else {}),
         }
 
     async def close(self) -> None:
@@ -61,22 +63,22 @@ class Actions:
     # -- link and cloud ----------------------------------------------------------------------
 
     async def _link_down(self, on: bool, _: Parameters) -> None:
-        link = self._world.link
-        if on:
-            link.cut()
-        else:
-            link.restore()
+        for link in self._world.links:
+            if on:
+                link.cut()
+            else:
+                link.restore()
 
     async def _link_slow(self, on: bool, parameters: Parameters) -> None:
-        link = self._world.link
-        link.kbit_s = parameters["kbit_s"] if on else 0
-        link.latency_ms = parameters["latency_ms"] if on else 0
-        link.wake()
+        for link in self._world.links:
+            link.kbit_s = parameters["kbit_s"] if on else 0
+            link.latency_ms = parameters["latency_ms"] if on else 0
+            link.wake()
 
     async def _link_lossy(self, on: bool, parameters: Parameters) -> None:
-        link = self._world.link
-        link.lost_percent = parameters["percent"] if on else 0
-        link.wake()
+        for link in self._world.links:
+            link.lost_percent = parameters["percent"] if on else 0
+            link.wake()
 
     async def _cloud_status(self, on: bool, parameters: Parameters) -> None:
         self._world.cloud_faults.status = int(parameters["code"]) if on else 0

@@ -179,6 +179,64 @@ CATALOGUE: Final = (
         ),
     ),
     Fault(
+        "platform-answers",
+        "Platform answers",
+        "The GB/T 32960 platform answers in this way, as others do in the field.",
+        (
+            Parameter(
+                name="style",
+                kind="choice",
+                default="echo",
+                choices=("echo", "time", "empty", "error", "duplicate", "never", "correct"),
+            ),
+            Parameter(
+                name="to",
+                kind="choice",
+                default="reports",
+                choices=("reports", "login", "heartbeat", "everything"),
+            ),
+        ),
+    ),
+    Fault(
+        "platform-pieces",
+        "Platform in pieces",
+        "Its answers come in pieces of so many bytes, so many together, late by so many ms, and "
+        "behind bytes that are none.",
+        (
+            _number_of("bytes", 7, 0, 65_536),
+            _number_of("together", 0, 0, 1000),
+            _number_of("late_ms", 0, 0, 60_000),
+            _number_of("garbage", 0, 0, 65_536),
+        ),
+    ),
+    Fault(
+        "platform-drops",
+        "Platform drops the link",
+        "After so many frames, or so many seconds after each login; 0 is never.",
+        (_number_of("frames", 5, 0, 1_000_000), _number_of("seconds", 0, 0, 86_400)),
+    ),
+    Fault(
+        "platform-mischief",
+        "Hostile platform",
+        "It sends this to a vehicle that has logged in.",
+        (
+            Parameter(
+                name="kind",
+                kind="choice",
+                default="control",
+                choices=(
+                    "control",
+                    "garbage",
+                    "endless",
+                    "huge",
+                    "counts",
+                    "unknown",
+                    "unasked",
+                ),
+            ),
+        ),
+    ),
+    Fault(
         UPDATE,
         "A good update",
         "No fault: a signed bundle with the plan that is there already; off withdraws it.",
@@ -230,6 +288,7 @@ class Switchboard:
         self._faults = {
             fault.name: _with_defaults(fault, (defaults or {}).get(fault.name, {}))
             for fault in CATALOGUE
+            if fault.name in actions
         }
         self._actions = actions
         self._active: dict[str, dict[str, Any]] = {}
@@ -247,7 +306,8 @@ class Switchboard:
             ConfigError: no such fault, or a parameter that cannot be.
             AgentError: it cannot be done; the fault is as it was.
         """
-        find(name)
+        if find(name).name not in self._faults:
+            raise ConfigError(f"fault {name} needs a platform: start the bench with --gbt32960")
         wanted = self._faults[name].checked(parameters if on else {})
         async with self._lock:
             if on:

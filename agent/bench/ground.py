@@ -28,12 +28,17 @@ from agent.bench.vehicle import VirtualVehicle
 from agent.blocks import FrameBlock
 from agent.bus import read_log
 from agent.clock import BootNs
+from agent.collect.reports.tuning import Edition
 from agent.errors import AgentError, ConfigError
 from agent.settings import DatabaseOfBus, find, load_plan, packaged
 from agent.signals import Database
 from agent.signals.health_counters import is_counter
 
 VehicleKind = Literal["ev", "truck", "charging"]
+PLATFORM: Final = "platform"
+"""The uplink to a GB/T 32960 platform."""
+VIN: Final = "LBENCH00000000001"
+REPORT_S: Final = 10
 _BUS_KINDS: Final = re.compile(r"auto|vcan[0-9]{0,6}|slcan|memory")
 
 _BUSES: Final = {"ev": "powertrain", "charging": "powertrain", "truck": "j1939"}
@@ -66,6 +71,8 @@ class Options:
     bus: str = "auto"
     """`vcan` or an interface such as `vcan1`, `slcan`, `memory`; `auto`: the first there is."""
     seed: int = 1
+    gbt32960: Edition | None = None
+    """The vehicle reports to a platform, too, by this edition."""
     seal_after_s: float = 2.0
     trial_s: float = 5.0
     """How long a plan that came over the air is on trial."""
@@ -92,6 +99,8 @@ class Options:
             raise ConfigError("--seconds must be above 0")
         if not _BUS_KINDS.fullmatch(self.bus):
             raise ConfigError(f"--bus {self.bus}: is none of auto, vcan, vcan0, slcan, memory")
+        if self.gbt32960 and self.plan is None and (self.kind not in ("ev", "charging")):
+            raise ConfigError("--gbt32960 is of the electric car; name a --plan for any other")
         for path in self.dbc:
             if not path.is_file():
                 raise ConfigError(f"{path}: there is no such file")
@@ -212,8 +221,12 @@ class Ground:
             return ChargingVehicle(options.seed, start)
         return VirtualVehicle(options.seed, start)
 
-    def write_device_file(self, *, bus: str, socket: Path, port: int, root_file: Path) -> None:
+    def write_device_file(
+        self, *, bus: str, socket: Path, port: int, root_file: Path, platform_port: int = 0
+    ) -> None:
         """The device file; `bus` is what it says of the bus, `port` that of the link.
+
+        `platform_port` is that of the link to the platform, where there is one.
 
         Raises:
             ConfigError: it cannot be written.
@@ -227,6 +240,7 @@ class Ground:
             f"socket = {json.dumps(str(socket))}\n\n"
             f"[[bus]]\nname = {json.dumps(self.bus)}\n{bus}\n"
             f'[[uplink]]\nname = "cloud"\nurl = "{address}"\n\n'
+            f"{self._platform(platform_port)}"
             "[spool]\nquota_mb = 256\nfree_floor_mb = 16\n\n"
             f"[batch]\nseal_after_s = {options.seal_after_s:g}\n\n"
             f'[ota]\nurl = "{address}/ota"\nroot_file = {json.dumps(str(root_file))}\n'
@@ -237,6 +251,19 @@ class Ground:
         except OSError as e:
             raise ConfigError(f"{self.config}: cannot be written: {e.strerror}") from e
 
+    def _platform(self, port: int) -> str:
+        """The uplink to a platform: as in a vehicle, but nobody waits long at a bench."""
+        if not self.options.gbt32960:
+            return ""
+        return (
+            f'[[uplink]]\nname = "{PLATFORM}"\nkind = "gbt32960"\n'
+            f'url = "gbt32960://127.0.0.1:{port}"\n'
+            f"[uplink.gbt32960]\nedition = {self.options.gbt32960}\n"
+            f'vin = "{VIN}"\niccid = "89860000000000000001"\n'
+            f"report_s = {REPORT_S}\nheartbeat_s = 5\nanswer_timeout_s = 5\n"
+            "login_retry_s = 5\nlogin_pause_min = 1\nreissue_per_s = 100\n\n"
+        )
+
     # -- the plan ----------------------------------------------------------------------------
 
     def _plan(self) -> Path:
@@ -244,12 +271,16 @@ class Ground:
         options = self.options
         if options.plan is not None:
             return find(options.plan, "config").absolute()
-        path = self.folder / f"plan-{options.kind}.toml"
+        path = self.folder / f"plan-{self._plan_kind}.toml"
         text = "\n".join(self._lines())
         files = re.findall(r"^files = .*$", text, re.MULTILINE)
         if not path.exists() or any(f not in path.read_text("utf-8") for f in files):
             path.write_text(text, encoding="utf-8")
         return path
+
+    @property
+    def _plan_kind(self) -> str:
+        return "gbt32960" if self.options.gbt32960 else self.options.kind
 
     def _lines(self) -> Iterator[str]:
         options = self.options
@@ -261,7 +292,7 @@ class Ground:
             yield f"j1939 = {str(options.j1939).lower()}\n"
             yield '[[campaign]]\nname = "everything"\nsignals = ["*"]\n'
             return
-        plan = packaged(f"config/plan-{options.kind}.toml")
+        plan = packaged(f"config/plan-{self._plan_kind}.toml")
         for line in plan.read_text("utf-8").splitlines():
             if line.startswith("files = "):
                 named = re.findall(r'"([^"]+)"', line.partition("#")[0])

@@ -15,6 +15,7 @@ Files, below a folder that is made for each run:
     vehicles.log     what the vehicles said: too many would say the same for a terminal
 """
 
+import abc
 import asyncio
 import contextlib
 import dataclasses
@@ -25,11 +26,11 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 import aiohttp
 
-from agent.bench.fleet import Fleet
+from agent.bench.fleet import Fleet, LightFleet
 from agent.bench.host import BenchError
 from agent.bench.link import Link
 from agent.bench.loadverdict import Figures, LoadVerdict, judge
@@ -78,8 +79,23 @@ class LoadOptions:
             raise ConfigError("--seconds must be above 0")
 
 
-class Load:
-    """A fleet and its cloud, while `open` lasts.
+class FleetVerdict(Protocol):
+    """How a load ended."""
+
+    @property
+    def good(self) -> bool: ...
+
+    def as_json(self) -> dict[str, Any]: ...
+
+    def lines(self) -> list[str]: ...
+
+
+Asked = TypeVar("Asked", bound=LoadOptions)
+F = TypeVar("F", bound=LightFleet[Any])
+
+
+class AnyLoad(abc.ABC, Generic[Asked, F]):
+    """A fleet of some kind and its cloud, while `open` lasts.
 
     Attributes:
         fleet: the vehicles.
@@ -87,11 +103,11 @@ class Load:
         link: between the two, where one was asked for.
     """
 
-    fleet: Fleet
+    fleet: F
     url: str
     link: Link | None = None
 
-    def __init__(self, options: LoadOptions) -> None:
+    def __init__(self, options: Asked) -> None:
         self.options = options
         self._root = Path()
         self._began = 0.0
@@ -108,8 +124,8 @@ class Load:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, options: LoadOptions, tell: Callable[[str], None] = lambda _: None
-    ) -> AsyncIterator["Load"]:
+        cls, options: Asked, tell: Callable[[str], None] = lambda _: None
+    ) -> AsyncIterator[Self]:
         """Start the cloud and the vehicles; end them all.
 
         Raises:
@@ -134,25 +150,32 @@ class Load:
         stack.push_async_callback(self._end_cloud)
         self.url = await self._start_cloud()
         tell(f"cloud    {self.url}  (a process of its own)")
-        to = self.url
+        to = self.receiver
         if options.link:
-            host, _, port = self.url.removeprefix("http://").rpartition(":")
+            scheme, _, address = to.partition("://")
+            host, _, port = address.rpartition(":")
             self.link = await stack.enter_async_context(Link(host.strip("[]"), int(port)))
-            to = f"http://127.0.0.1:{self.link.port}"
-        uplink = Uplink(name="cloud", url=to)
-        self.fleet = await asyncio.to_thread(
-            Fleet,
-            self._root / "fleet",
-            options.vehicles,
-            lambda _name: uplink,
-            interval_s=options.interval_s,
-            seed=options.seed,
-        )
+            to = f"{scheme}://127.0.0.1:{self.link.port}"
+        self.fleet = await asyncio.to_thread(self._make_fleet, self._root / "fleet", to)
         stack.push_async_callback(asyncio.to_thread, self.fleet.close)
-        tell(f"vehicles {options.vehicles:,}, a batch each in {options.interval_s:g} s")
+        tell(f"vehicles {options.vehicles:,}, a {self.unit} each in {options.interval_s:g} s")
         await stack.enter_async_context(self._sending)
         await self._sending.enter_async_context(self.fleet.sending())
         self._began = asyncio.get_running_loop().time()
+
+    unit: ClassVar[str] = "batch"
+    """What a vehicle sends each interval."""
+    words: ClassVar[tuple[str, ...]] = ()
+    """More options of the cloud."""
+
+    @property
+    def receiver(self) -> str:
+        """Where the vehicles send to."""
+        return self.url
+
+    @abc.abstractmethod
+    def _make_fleet(self, folder: Path, url: str) -> F:
+        """The vehicles, which send to this address."""
 
     async def _start_cloud(self) -> str:
         options = self.options
@@ -161,21 +184,28 @@ class Load:
             self._cloud = process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "agent.cli", "cloud", "--data", str(self._root / "cloud")),
-                *("--listen", f"{options.host}:{options.port}"),
+                *("--listen", f"{options.host}:{options.port}", *self.words),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 # A Ctrl-C is for the bench, which ends its parts in order.
                 process_group=0,
             )
-        if process.stdout is None:
+        return await self._address_told(process.stdout, log)
+
+    async def _address_told(self, told: asyncio.StreamReader | None, log: Path) -> str:
+        """The address in the next line of the cloud.
+
+        Raises:
+            BenchError: it has none.
+        """
+        if told is None:
             raise AssertionError
         line = b""
         with contextlib.suppress(TimeoutError):
-            line = await asyncio.wait_for(process.stdout.readline(), _START_S)
+            line = await asyncio.wait_for(told.readline(), _START_S)
         if b"://" not in line:
-            said = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-            raise BenchError(f"the cloud did not start: {' '.join(said) or 'it says nothing'}")
+            raise BenchError(f"the cloud did not start: {_end_of(log)}")
         address = next(word for word in line.decode().replace(",", " ").split() if "://" in word)
         return address.replace("//0.0.0.0:", "//127.0.0.1:").rstrip("/")
 
@@ -229,11 +259,59 @@ class Load:
             errors=sum(s["retries"] for s in senders),
         )
 
-    async def finish(self, tell: Callable[[str], None] = lambda _: None) -> LoadVerdict:
+    @abc.abstractmethod
+    async def finish(self, tell: Callable[[str], None] = lambda _: None) -> FleetVerdict:
         """End the runs, send what waits, and ask the cloud what it has; called once.
 
         `tell` gets a line now and then, while it lasts.
         """
+
+    async def _left(self) -> tuple[float, float]:
+        """End sending and the cloud; gives the CPU seconds of the vehicles and of the cloud."""
+        cpu = resource.getrusage(resource.RUSAGE_SELF)
+        await self._sending.aclose()
+        await self._end_cloud()
+        return cpu.ru_utime + cpu.ru_stime, self._cpu_cloud
+
+    def _answers(self) -> dict[str, int]:
+        answers: dict[str, int] = {}
+        for vehicle in self.fleet.vehicles:
+            for what, n in vehicle.sender.state["answers"].items():
+                answers[what] = answers.get(what, 0) + n
+        return answers
+
+    async def _drained(self, tell: Callable[[str], None], wrong: list[str]) -> None:
+        draining = asyncio.create_task(self.fleet.drained())
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.options.drain_s
+        try:
+            while not draining.done() and loop.time() < until:
+                left = sum(not v.sender.idle for v in self.fleet.vehicles)
+                tell(f"the vehicles have stopped; {left:,} still send")
+                await asyncio.wait([draining], timeout=_LOOK_S)
+        finally:
+            if not draining.done():
+                wrong.append(f"not all was sent within {self.options.drain_s:g} s of the end")
+                draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
+
+
+class Load(AnyLoad[LoadOptions, Fleet]):
+    """Vehicles that keep samples."""
+
+    def _make_fleet(self, folder: Path, url: str) -> Fleet:
+        options = self.options
+        uplink = Uplink(name="cloud", url=url)
+        return Fleet(
+            folder,
+            options.vehicles,
+            lambda _name: uplink,
+            interval_s=options.interval_s,
+            seed=options.seed,
+        )
+
+    async def finish(self, tell: Callable[[str], None] = lambda _: None) -> LoadVerdict:
+        """See `AnyLoad.finish`."""
         loop = asyncio.get_running_loop()
         driven = self.figures()
         wrong: list[str] = []
@@ -243,16 +321,10 @@ class Load:
         drained = loop.time()
         found = await self._asked(tell)
         asked = loop.time()
-        cpu = resource.getrusage(resource.RUSAGE_SELF)
-        await self._sending.aclose()
-        await self._end_cloud()
+        cpu_vehicles_s, cpu_cloud_s = await self._left()
         for vehicle in self.fleet.vehicles:
             wrong += judge(vehicle, found.get(vehicle.name))
         counts = self.fleet.counts
-        answers: dict[str, int] = {}
-        for vehicle in self.fleet.vehicles:
-            for what, n in vehicle.sender.state["answers"].items():
-                answers[what] = answers.get(what, 0) + n
         span = driven.seconds or 1.0
         return LoadVerdict(
             vehicles=len(self.fleet.vehicles),
@@ -270,29 +342,14 @@ class Load:
                 for v in self.fleet.vehicles
             ),
             errors=self.figures().errors,
-            answers=answers,
+            answers=self._answers(),
             late_s=self.fleet.late_s,
             drained_s=drained - began,
             read_s=asked - drained,
-            cpu_vehicles_s=cpu.ru_utime + cpu.ru_stime,
-            cpu_cloud_s=self._cpu_cloud,
+            cpu_vehicles_s=cpu_vehicles_s,
+            cpu_cloud_s=cpu_cloud_s,
             wrong=tuple(wrong),
         )
-
-    async def _drained(self, tell: Callable[[str], None], wrong: list[str]) -> None:
-        draining = asyncio.create_task(self.fleet.drained())
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self.options.drain_s
-        try:
-            while not draining.done() and loop.time() < until:
-                left = sum(not v.sender.idle for v in self.fleet.vehicles)
-                tell(f"the vehicles have stopped; {left:,} still send")
-                await asyncio.wait([draining], timeout=_LOOK_S)
-        finally:
-            if not draining.done():
-                wrong.append(f"not all was sent within {self.options.drain_s:g} s of the end")
-                draining.cancel()
-            await asyncio.gather(draining, return_exceptions=True)
 
     async def _asked(self, tell: Callable[[str], None]) -> dict[str, dict[str, Any]]:
         """The cloud's completeness of each vehicle that it knows, when it has read everything."""
@@ -319,6 +376,11 @@ class Load:
                 if left:
                     await asyncio.sleep(_LOOK_S)
         return found
+
+
+def _end_of(log: Path) -> str:
+    said = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
+    return " ".join(said) or "it says nothing"
 
 
 def _folder(parent: Path | None) -> Path:

@@ -35,6 +35,8 @@ class Verdict:
     """What the vehicle made of bundles, as the cloud tells it, the newest first."""
     wrong: tuple[str, ...]
     """Sentences."""
+    platform: Mapping[str, Any] | None = None
+    """What a GB/T 32960 platform has, where there is one: see `agent.bench.gbt32960.verdict`."""
 
     @property
     def good(self) -> bool:
@@ -64,6 +66,8 @@ class Ended:
     completeness: Mapping[str, Any] | None
     troubles: Sequence[str]
     """What is wrong already, as sentences."""
+    elsewhere: Collection[str] = ()
+    """Uplinks that do not send to the cloud."""
 
 
 def judge(ended: Ended) -> Verdict:
@@ -77,7 +81,7 @@ def judge(ended: Ended) -> Verdict:
     kept = 0
     for last, ledger in ended.ledgers.items():
         wrong += differences(ledger)
-        rows = list(ledger["uplink"].values())
+        rows = [row for name, row in ledger["uplink"].items() if name not in ended.elsewhere]
         clean = last in ended.clean
         kept = sum(row["kept"] if clean else row["spooled"] for row in rows)
         lost = sum(row["lost_disk"] + row["lost_end"] for row in rows) if clean else 0
@@ -109,7 +113,9 @@ def _of_the_end(ended: Ended, last: Run | None) -> list[str]:
         return ["the agent never said how it is"]
     wrong = []
     ledger = ended.ledgers[last]
-    waiting = sum(row["waiting"] for row in ledger["uplink"].values())
+    waiting = sum(
+        row["waiting"] for name, row in ledger["uplink"].items() if name not in ended.elsewhere
+    )
     if waiting:
         wrong.append(f"{waiting:,} samples still wait on board")
     received = sum(

@@ -14,10 +14,13 @@ killed.
     host.py       the agent            shifted.py    its wall clock
     link.py       the link             publisher.py  configuration over the air
     faults.py     what can be pressed  verdict.py    how it ended
+    gbt32960/     a platform, where one is asked for
 """
 
 import asyncio
 import contextlib
+import dataclasses
+import itertools
 import shutil
 import tempfile
 import threading
@@ -36,7 +39,11 @@ from agent.bench.cloud.store import Store
 from agent.bench.driver import Driver, noted
 from agent.bench.ecus import Watch, vehicle_ecus
 from agent.bench.faults import Switchboard
-from agent.bench.ground import Ground, Options, VehicleKind
+from agent.bench.gbt32960.platform import Platform
+from agent.bench.gbt32960.record import Record
+from agent.bench.gbt32960.verdict import judge as judge_platform
+from agent.bench.gbt32960.view import PlatformView
+from agent.bench.ground import PLATFORM, REPORT_S, VIN, Ground, Options, VehicleKind
 from agent.bench.host import AgentProcess, BenchError
 from agent.bench.link import Link
 from agent.bench.publisher import Publisher
@@ -61,12 +68,15 @@ class World:
         folder: agent.toml, the plan, agent.log, state/, cloud/ and ota/ are in it.
         vehicle: the vehicle's name at the cloud.
         link: between agent and cloud.
+        links: all links of the agent.
+        platform: of GB/T 32960, where one was asked for.
         cloud_faults: what the cloud does wrong.
         scenario: shown in `state()`; whoever runs a scenario sets it.
     """
 
     url: str
     link: Link
+    links: tuple[Link, ...]
     agent: AgentProcess
     driver: Driver
     switchboard: Switchboard
@@ -83,6 +93,8 @@ class World:
         self._clean: set[Run] = set()
         self._troubles: list[str] = []
         self._verdict: Verdict | None = None
+        self.platform: Platform | None = None
+        self._platform_link: Link | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -131,8 +143,13 @@ class World:
             ) from e
         stack.callback(store.close)
         publisher = await asyncio.to_thread(Publisher, self.folder / "ota", ground.plan)
+        await self._start_platform(stack)
         app = create_app(
-            store, ota=Repository(publisher.root), bench=self, faults=self.cloud_faults
+            store,
+            ota=Repository(publisher.root),
+            bench=self,
+            faults=self.cloud_faults,
+            platform=PlatformView(self.platform) if self.platform else None,
         )
         self.url = await stack.enter_async_context(serve(app, options.host, options.port))
         host, _, port = self.url.removeprefix("http://").rpartition(":")
@@ -141,6 +158,7 @@ class World:
             host = "127.0.0.1"
         tell(f"cloud    {self.url}")
         self.link = await stack.enter_async_context(Link(host.strip("[]"), int(port)))
+        self.links = (self.link, *((self._platform_link,) if self._platform_link else ()))
 
         tearing = threading.Event()
         sink = await asyncio.to_thread(self._open_bus, tearing)
@@ -160,6 +178,7 @@ class World:
             bus=sink.settings(ground.bitrate),
             socket=socket,
             port=self.link.port,
+            platform_port=self._platform_link.port if self._platform_link else 0,
             root_file=publisher.root_file,
         )
         self.agent = AgentProcess(ground.config, socket, self.folder)
@@ -189,6 +208,16 @@ class World:
             await asyncio.sleep(_POLL_S)
         self._ready = True
         tell(f"vehicle  {ground.vehicle} drives")
+
+    async def _start_platform(self, stack: contextlib.AsyncExitStack) -> None:
+        """A GB/T 32960 platform and a link to it, where one was asked for."""
+        if not self.ground.options.gbt32960:
+            return
+        folder = await asyncio.to_thread(_fresh, self.folder, "platform")
+        record = await asyncio.to_thread(Record, folder, period_s=float(REPORT_S))
+        self.platform = await stack.enter_async_context(Platform(record))
+        self._tell(f"platform {self.platform.url}")
+        self._platform_link = await stack.enter_async_context(Link("127.0.0.1", self.platform.port))
 
     def _open_bus(self, tearing: threading.Event) -> BenchSink:
         """The bus; called in a thread, once."""
@@ -292,9 +321,25 @@ class World:
             with self._noted():
                 await self.switchboard.lift()
                 await self._bring_home(limit_s)
-            self._verdict = judge(await self._ended())
+            self._verdict = self._with_platform(judge(await self._ended()))
             self._good = self._verdict.good
         return self._verdict
+
+    def _with_platform(self, verdict: Verdict) -> Verdict:
+        """The verdict with what the platform has, where there is one."""
+        if self.platform is None:
+            return verdict
+        found = judge_platform(
+            self.platform.record.vehicles.get(VIN),
+            self.agent.ledgers,
+            self._clean,
+            uplink=PLATFORM,
+            period_s=REPORT_S,
+            whole=self.agent.runs == 1 and not self.actions.frames_lost,
+        )
+        return dataclasses.replace(
+            verdict, platform=found.as_json(), wrong=(*verdict.wrong, *found.wrong)
+        )
 
     async def _bring_home(self, limit_s: float) -> None:
         """Let everything be sent, then let the agent leave.
@@ -338,7 +383,11 @@ class World:
             reading = reading or received < self.driver.sent
         # Of what is open, what has no sample yet is of no account: a next one may never come.
         opened = status["spool"]["open"].items()
-        open_now = any(each["samples"] and not n.startswith("report") for n, each in opened)
+        # The agent's own reports of itself are never complete; those to a platform count.
+        platform = f"report/{PLATFORM}"
+        open_now = any(
+            each["samples"] and (n == platform or not n.startswith("report")) for n, each in opened
+        )
         waiting = any(status["spool"]["lanes"].values())
         return not (reading or packing or waiting or open_now)
 
@@ -361,6 +410,7 @@ class World:
             updates=updates["updates"],
             completeness=await self.cloud("completeness"),
             troubles=tuple(self._troubles),
+            elsewhere=(PLATFORM,),
         )
 
     def _note(self, trouble: str) -> None:
@@ -373,6 +423,15 @@ class World:
             yield
         except AgentError as e:
             self._note(str(e))
+
+
+def _fresh(folder: Path, name: str) -> Path:
+    """A folder with nothing in it: what came in a bench before is of no account in this one."""
+    for n in itertools.count(1):
+        path = folder / (name if n == 1 else f"{name}-{n}")
+        if not path.exists() or not any(path.iterdir()):
+            return path
+    raise AssertionError
 
 
 def _waits_long(status: Mapping[str, Any]) -> bool:

@@ -65,6 +65,15 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="a fleet in place of one vehicle: N light ones, with the real spool and uplink, "
         "against one cloud; shows the rate, and ends after 120 s or --seconds",
     )
+    what.add_argument(
+        "--gbt32960",
+        nargs="?",
+        const="any",
+        choices=("2016", "2025", "any"),
+        metavar="EDITION",
+        help="the car reports to a GB/T 32960 platform, too, by the edition of 2016 (the default) "
+        "or 2025; with --vehicles, light ones do, by both editions unless one is named",
+    )
     what.add_argument("--seconds", type=float, metavar="N", help="end after so long")
     what.add_argument("--seed", type=int, default=1, metavar="N", help="which one (default: 1)")
     _add_where(parser.add_argument_group("where"))
@@ -129,10 +138,14 @@ def run(args: argparse.Namespace) -> int:
     from agent.bench.faults import parse
 
     if args.vehicles is not None:
+        told = _Told(to=sys.stderr if args.json else sys.stdout)
+        if args.gbt32960:
+            from agent.commands.bench_gbt32960 import run_light
+
+            return asyncio.run(run_light(args, _address_of(args), told))
         from agent.commands.bench_load import load_options, run_load
 
         load = load_options(args, _address_of(args))
-        told = _Told(to=sys.stderr if args.json else sys.stdout)
         return asyncio.run(run_load(args, load, told))
     if args.scenario is not None:
         return asyncio.run(_scenario(args))
@@ -162,6 +175,7 @@ def _options(args: argparse.Namespace) -> "Options":
         folder=args.folder,
         bus=args.bus,
         seed=args.seed,
+        gbt32960=2025 if args.gbt32960 == "2025" else 2016 if args.gbt32960 else None,
     )
     options.check()
     return options
@@ -338,17 +352,26 @@ def _progress(world: "World") -> str:
     if status is None:
         parts.append(f"agent {state['agent']['state']}")
     else:
-        (row,) = status["ledger"]["uplink"].values()
-        (sender,) = status["uplinks"]
+        row = status["ledger"]["uplink"]["cloud"]
+        (sender,) = (each for each in status["uplinks"] if each["name"] == "cloud")
         parts += [
             f"{row['kept']:,} samples kept",
             f"{row['acknowledged']:,} at the cloud",
             f"{sender['sent_batches']:,} batches",
+            *_reported(world),
             "ledger closes" if not status["differences"] else "LEDGER DOES NOT CLOSE",
         ]
     if active:
         parts.append("faults: " + ", ".join(active))
     return "  ".join(parts)
+
+
+def _reported(world: "World") -> list[str]:
+    """How many reports the platform has, where there is one."""
+    if world.platform is None:
+        return []
+    n = sum(vehicle.reports for vehicle in world.platform.record.vehicles.values())
+    return [f"{n:,} reports at the platform"]
 
 
 class _Told:
@@ -398,10 +421,24 @@ def _show(verdict: "Verdict", wrong: "Sequence[str]") -> None:
         f"with {verdict.samples:,} samples and {_many(len(verdict.events), 'event')}, of "
         f"{_many(verdict.runs, 'run')} of the agent."
     )
+    if verdict.platform is not None:
+        _show_platform(verdict.platform)
     for sentence in (*wrong, *verdict.wrong):
         print(f"WRONG: {sentence}")
     if not (wrong or verdict.wrong):
         print("The ledger closes, and everything that was kept is at the cloud.")
+
+
+def _show_platform(found: "Mapping[str, Any]") -> None:
+    print(
+        f"The agent made {found['made']:,} reports of {found['edition']}, and the platform has "
+        f"{found['reports']:,}: {found['live']:,} live, {found['reissued']:,} reissued, "
+        f"{found['copies']:,} of them copies; {_many(len(found['gaps']), 'gap')}."
+    )
+    for name in found["gaps"][:10]:
+        print(f"gap {name}")
+    for name in found["alarms"][:10]:
+        print(f"alarm {name}")
 
 
 def _many(n: int, what: str) -> str:

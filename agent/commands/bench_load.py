@@ -4,11 +4,12 @@ import argparse
 import asyncio
 import json
 import signal
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
 
 from agent.bench.faults import parse
-from agent.bench.load import Load, LoadOptions
-from agent.bench.loadverdict import Figures, LoadVerdict
+from agent.bench.load import AnyLoad, FleetVerdict, Load, LoadOptions
+from agent.bench.loadverdict import Figures
 from agent.errors import ConfigError
 
 _STEP_S = 1.0
@@ -29,8 +30,16 @@ class Told(Protocol):
     def progress(self, text: str, *, last: bool = False) -> None: ...
 
 
+Asked = TypeVar("Asked", bound=LoadOptions)
+
+
 def load_options(args: argparse.Namespace, address: tuple[str, int]) -> LoadOptions:
-    """What was asked for.
+    """What was asked for; see `given_options`."""
+    return LoadOptions(**given_options(args, address))
+
+
+def given_options(args: argparse.Namespace, address: tuple[str, int]) -> Mapping[str, Any]:
+    """What was asked for, as `LoadOptions` has it.
 
     Raises:
         ConfigError: it cannot be, or goes with a single vehicle only.
@@ -53,27 +62,40 @@ def load_options(args: argparse.Namespace, address: tuple[str, int]) -> LoadOpti
     faults = [parse(text)[0] for text in args.fault]
     if any(name != _LINK_DOWN for name in faults):
         raise ConfigError(f"--vehicles knows one fault: {_LINK_DOWN}, in the middle third")
-    options = LoadOptions(
-        vehicles=args.vehicles,
-        seconds=_USUAL_S if args.seconds is None else args.seconds,
-        folder=args.folder,
-        host=address[0],
-        port=address[1],
-        seed=args.seed,
-        link=bool(faults),
-    )
-    options.check()
+    options = {
+        "vehicles": args.vehicles,
+        "seconds": _USUAL_S if args.seconds is None else args.seconds,
+        "folder": args.folder,
+        "host": address[0],
+        "port": address[1],
+        "seed": args.seed,
+        "link": bool(faults),
+    }
+    LoadOptions(**options).check()
     return options
 
 
 async def run_load(args: argparse.Namespace, options: LoadOptions, told: Told) -> int:
+    """Vehicles that keep samples; see `run_any`."""
+    return await run_any(args, Load, options, told)
+
+
+async def run_any(
+    args: argparse.Namespace, kind: type[AnyLoad[Asked, Any]], options: Asked, told: Told
+) -> int:
     """Run to the end, or to a signal, which stops the vehicles; a second one ends at once.
+
+    Args:
+        args: of the command line.
+        kind: of load.
+        options: what it is made of.
+        told: lines for a person.
 
     Raises:
         AgentError: a part does not start, or ends by itself.
     """
     stop = asyncio.Event()
-    running = asyncio.create_task(_run(args, options, told, stop))
+    running = asyncio.create_task(_run(args, kind, options, told, stop=stop))
 
     def signalled() -> None:
         if stop.is_set():
@@ -96,9 +118,14 @@ async def run_load(args: argparse.Namespace, options: LoadOptions, told: Told) -
 
 
 async def _run(
-    args: argparse.Namespace, options: LoadOptions, told: Told, stop: asyncio.Event
-) -> LoadVerdict:
-    async with Load.open(options, told.line) as load:
+    args: argparse.Namespace,
+    kind: type[AnyLoad[Asked, Any]],
+    options: Asked,
+    told: Told,
+    *,
+    stop: asyncio.Event,
+) -> FleetVerdict:
+    async with kind.open(options, told.line) as load:
         told.line(f"page     {load.url}/  (Ctrl-C ends the vehicles)")
         if args.open:
             import webbrowser
@@ -113,7 +140,7 @@ async def _run(
         return await load.finish(told.progress if told.live else _nobody)
 
 
-async def _driven(load: Load, told: Told, stop: asyncio.Event) -> None:
+async def _driven(load: AnyLoad[Any, Any], told: Told, stop: asyncio.Event) -> None:
     """A line again and again, until the vehicles have stopped."""
     driving = asyncio.create_task(load.drive())
     stopping = asyncio.create_task(stop.wait())
@@ -136,7 +163,7 @@ async def _driven(load: Load, told: Told, stop: asyncio.Event) -> None:
         await asyncio.gather(driving, stopping, return_exceptions=True)
 
 
-async def _cut_in_the_middle(load: Load, told: Told) -> None:
+async def _cut_in_the_middle(load: AnyLoad[Any, Any], told: Told) -> None:
     """Cut the link for the middle third, if there is one."""
     if load.link is None:
         return

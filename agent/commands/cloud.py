@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.bench.cloud.identity import Identity
     from agent.bench.cloud.mqtt import BrokerIngest
     from agent.bench.cloud.store import Outcome, Store
+    from agent.bench.gbt32960.platform import Platform
 
 
 def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -63,6 +64,12 @@ def add_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--mqtt-ca-file", default="", metavar="FILE", help="certificates (PEM) to trust"
     )
     parser.add_argument(
+        "--gbt32960",
+        metavar="[HOST:]PORT",
+        help="a GB/T 32960 platform beside it, for vehicles of both editions; port 0 picks a free "
+        "one",
+    )
+    parser.add_argument(
         "--ota",
         type=Path,
         metavar="DIR",
@@ -104,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from agent.bench.cloud import create_app
     from agent.bench.cloud.repository import Repository
     from agent.bench.cloud.store import Store
+    from agent.bench.gbt32960.view import PlatformView
 
     if args.token:
         return _print_token(args)
@@ -114,8 +122,16 @@ def run(args: argparse.Namespace) -> int:
     try:
         ingest = _ingest(args, store)
         told = args.verbose or sys.stdout.isatty()
-        app = create_app(store, on_received=_tell if told else None, identity=identity, ota=ota)
-        return asyncio.run(_serve(app, store, (host, port), ingest, tls))
+        platform = _platform(args)
+        app = create_app(
+            store,
+            on_received=_tell if told else None,
+            identity=identity,
+            ota=ota,
+            platform=PlatformView(platform) if platform else None,
+        )
+        serving = _serve(app, store, (host, port), tls, ingest=ingest, platform=platform)
+        return asyncio.run(serving)
     finally:
         store.close()
 
@@ -162,10 +178,24 @@ def _ingest(args: argparse.Namespace, store: "Store") -> "BrokerIngest | None":
     )
 
 
-def _address(text: str) -> tuple[str, int]:
+def _platform(args: argparse.Namespace) -> "Platform | None":
+    """A platform that keeps what vehicles send beside the batches; it does not listen yet."""
+    from agent.bench.gbt32960.platform import Platform
+    from agent.bench.gbt32960.record import Record
+
+    if args.gbt32960 is None:
+        return None
+    if args.shared:
+        raise ConfigError("--gbt32960 keeps what comes in a folder of its own: leave out --shared")
+    text = args.gbt32960 if ":" in args.gbt32960 else f"127.0.0.1:{args.gbt32960}"
+    host, port = _address(text, "--gbt32960")
+    return Platform(Record(args.data.absolute() / "gbt32960"), host=host, port=port)
+
+
+def _address(text: str, option: str = "--listen") -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"--listen {text}: write HOST:PORT, such as 127.0.0.1:8080")
+        raise ConfigError(f"{option} {text}: write HOST:PORT, such as 127.0.0.1:8080")
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
 
 
@@ -173,8 +203,10 @@ async def _serve(
     app: "web.Application",
     store: "Store",
     address: tuple[str, int],
-    ingest: "BrokerIngest | None",
     tls: "ssl.SSLContext | None",
+    *,
+    ingest: "BrokerIngest | None",
+    platform: "Platform | None",
 ) -> int:
     import asyncio
 
@@ -185,8 +217,13 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with serve(app, *address, tls) as url:
+    async with contextlib.AsyncExitStack() as stack:
+        if platform is not None:
+            await stack.enter_async_context(platform)
+        url = await stack.enter_async_context(serve(app, *address, tls))
         _say(f"listening on {url}, batches go to {store.root}")
+        if platform is not None:
+            _say(f"vehicles of GB/T 32960 connect to {platform.url}")
         if ingest is None:
             await stop.wait()
         else:

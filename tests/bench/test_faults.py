@@ -39,6 +39,7 @@ def test_the_faults_that_scenarios_and_the_page_rely_on_are_there() -> None:
         *("link-down", "link-slow", "link-lossy", "cloud-status", "lost-ack", "disk-full"),
         *("ecu-silent", "bit-flips", "stuck-counter", "bus-off", "overload", "clock-jump"),
         *("false-value", "power-cut", "hostile-update", "update"),
+        *("platform-answers", "platform-pieces", "platform-drops", "platform-mischief"),
     }
     assert all(fault.title and fault.about.endswith(".") for fault in CATALOGUE)
 

@@ -31,7 +31,18 @@ def run(
     return asyncio.run(run_scenario(scenario, Where(folder / "bench"), open_world=open_world))
 
 
-@pytest.mark.parametrize("name", [n for n in scenario_names() if n != "recording"])
+OF_MINUTES = ("gbt32960",)
+"""An alarm has half a minute before it and one after it."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.system] if name in OF_MINUTES else [])
+        for name in scenario_names()
+        if name != "recording"
+    ],
+)
 def test_a_scenario_of_the_program_ends_well(name: str, tmp_path: Path) -> None:
     verdict = run(find_scenario(name), tmp_path)
 

@@ -19,6 +19,7 @@ from agent.bench.cloud.answers import as_json, plain_errors, refuse
 from agent.bench.cloud.bench import add_bench
 from agent.bench.cloud.faults import CloudFaults
 from agent.bench.cloud.identity import Identity
+from agent.bench.cloud.platform import PlatformDoor, add_platform
 from agent.bench.cloud.queries import Catalogue
 from agent.bench.cloud.questions import PATIENCE_S, Questions
 from agent.bench.cloud.repository import Repository
@@ -49,13 +50,15 @@ def create_app(
     ota: Repository | None = None,
     bench: BenchDoor | None = None,
     faults: CloudFaults | None = None,
+    platform: PlatformDoor | None = None,
 ) -> web.Application:
     """The application; it uses `store` and leaves closing it to the caller.
 
     `on_received` is called in the event loop for each batch that became durable here. With an
     `identity` vehicles need their certificates. Gaps are looked for, and asked for, once in
     `look_for_gaps_s` for each vehicle that sends. `ota` is served below `/ota/`.
-    `bench` is answered for below `/bench/v1/`, and `faults` are done to uploads.
+    `bench` is answered for below `/bench/v1/`, and `faults` are done to uploads. `platform` is
+    one of GB/T 32960 that runs beside it, answered for below `/v1/gbt32960`.
     """
     cloud = _Cloud(store, look_for_gaps_s)
     stream = Stream()
@@ -83,6 +86,8 @@ def create_app(
         app.router.add_get("/ota/{path:.+}", ota.get)
     if bench is not None:
         add_bench(app, bench)
+    if platform is not None:
+        add_platform(app, platform)
     if identity is not None:
         app.router.add_post("/v1/vehicles/{vehicle}/enrol", identity.enrol)
     app.on_response_prepare.append(cloud.remind)
@@ -190,4 +195,5 @@ class _Cloud:
         names = {resource.canonical for resource in request.app.router.resources()}
         # The page asks only for what there is.
         bench = "/bench/v1/state" in names
-        return as_json({"status": "ok", "agent": __version__, "bench": bench})
+        platform = "/v1/gbt32960" in names
+        return as_json({"status": "ok", "agent": __version__, "bench": bench, "platform": platform})

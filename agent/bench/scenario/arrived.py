@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from agent.batch import BatchReader
+from agent.bench.ground import PLATFORM
 from agent.blocks import SignalTable
 from agent.errors import BatchError
 from agent.spool.naming import order_of
@@ -166,7 +167,9 @@ class Arrived:
         """What a run's last ledger says was kept, and is not here; each as a sentence."""
         here = self.by_campaign(run)
         wrong = []
-        kept, have = sum(row["kept"] for row in ledger["uplink"].values()), sum(here.values())
+        # What is reported to a platform goes there, and not here.
+        kept = sum(row["kept"] for name, row in ledger["uplink"].items() if name != PLATFORM)
+        have = sum(here.values())
         if kept != have:
             wrong.append(f"run {run} kept {kept:,} samples, but {have:,} are in the cloud")
         for name, row in ledger["campaign"].items():

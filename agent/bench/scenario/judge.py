@@ -20,6 +20,7 @@ from agent.bench.scenario.model import (
     Expect,
     Frames,
     LedgerCloses,
+    PlatformHas,
     Recovered,
     SameAsDecoded,
     SamplesAre,
@@ -79,6 +80,19 @@ def words(expect: Expect) -> str:
             return "each signal is as in the recording, decoded directly"
         case Recovered():
             return f"after {expect.after} all works again within {expect.within:g} s"
+        case PlatformHas():
+            least = [
+                f"{n:,} {what}"
+                for n, what in (
+                    (expect.live, "live"),
+                    (expect.reissued, "reissued"),
+                    (expect.alarms, "alarms"),
+                )
+                if n
+            ]
+            return "the platform has every report" + (
+                f", at least {', '.join(least)}" if least else ""
+            )
     assert_never(expect)
 
 
@@ -104,7 +118,28 @@ def _judged(expect: Expect, seen: Seen) -> tuple[State, str]:
             return _same(seen)
         case Recovered():
             return _recovered(expect, seen)
+        case PlatformHas():
+            return _platform(expect, seen)
     assert_never(expect)
+
+
+def _platform(expect: PlatformHas, seen: Seen) -> tuple[State, str]:
+    told = seen.platform
+    if told is None:
+        return "open", "not known before the end, or there is no platform"
+    alarms = len(told["alarms"])
+    said = (
+        f"{told['reports']:,} of {told['made']:,}: {told['live']:,} live, "
+        f"{told['reissued']:,} reissued, {told['copies']:,} copies, {len(told['gaps'])} gaps, "
+        f"{alarms} alarms"
+    )
+    if told["wrong"]:
+        return "wrong", textwrap.shorten("; ".join(told["wrong"]), 4 * _CHARACTERS)
+    least = (expect.live, expect.reissued, expect.alarms)
+    enough = all(
+        a >= b for a, b in zip((told["live"], told["reissued"], alarms), least, strict=True)
+    )
+    return ("ok" if enough else "wrong"), said
 
 
 def _ledger(seen: Seen) -> tuple[State, str]:

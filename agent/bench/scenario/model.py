@@ -78,6 +78,10 @@ class Agent(Struct, kw_only=True, forbid_unknown_fields=True):
             "it; that is so whenever it is played faster than real."
         ),
     ] = "auto"
+    gbt32960: Annotated[
+        Literal[2016, 2025] | None,
+        described("It reports to a GB/T 32960 platform, too, by this edition."),
+    ] = None
 
 
 class Step(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -194,6 +198,14 @@ class Recovered(_Expect, tag="recovered"):
     within: Annotated[Seconds, described("So long after it was taken back, s.")]
 
 
+class PlatformHas(_Expect, tag="platform"):
+    """The platform has every report that the agent made, in order, and no gap between them."""
+
+    alarms: Annotated[Count, described("It was told of so many alarms, at least.")] = 0
+    live: Annotated[Count, described("So many reports came at once, at least.")] = 0
+    reissued: Annotated[Count, described("So many came later, at least.")] = 0
+
+
 Expect = (
     LedgerCloses
     | Complete
@@ -204,6 +216,7 @@ Expect = (
     | SamplesAre
     | SameAsDecoded
     | Recovered
+    | PlatformHas
 )
 EXPECTS: Final[tuple[type[Struct], ...]] = (
     LedgerCloses,
@@ -215,6 +228,7 @@ EXPECTS: Final[tuple[type[Struct], ...]] = (
     SamplesAre,
     SameAsDecoded,
     Recovered,
+    PlatformHas,
 )
 
 

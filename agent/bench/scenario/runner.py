@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -154,6 +154,7 @@ def _options(scenario: Scenario, where: Where, decoded: Decoded | None) -> Optio
         bus="memory" if agent.bus == "recording" else agent.bus,
         seal_after_s=agent.seal_after_s,
         trial_s=agent.trial_s,
+        gbt32960=agent.gbt32960,
     )
 
 
@@ -168,6 +169,7 @@ class _Run:
         self._arrived = Arrived(world.folder / "cloud")
         self._status: dict[str, Any] = {}
         self._open_ledgers: list[str] = []
+        self._platform: Mapping[str, Any] | None = None
         self._looks = 0
         self._known = Figures((), {}, {})
         """Of the last look; batches are read in a thread meanwhile."""
@@ -257,7 +259,8 @@ class _Run:
             if step.stays:
                 # To withdraw it now would make the vehicle change its plan while it leaves.
                 self._world.switchboard.over(step.seen.do)
-        await self._world.finish(self._scenario.head.settle_s)
+        verdict = await self._world.finish(self._scenario.head.settle_s)
+        self._platform = verdict.platform
         return self._newest()
 
     @property
@@ -360,6 +363,7 @@ class _Run:
             self._seen(over=True),
             completeness=completeness,
             differences=wrong,
+            platform=self._platform,
             compared=compared,
         )
         self._judge(seen)

@@ -43,5 +43,7 @@ class Seen:
     updates: Sequence[Mapping[str, Any]] = ()
     signals: Mapping[str, Samples] = dataclasses.field(default_factory=dict)
     steps: Sequence[StepSeen] = ()
+    platform: Mapping[str, Any] | None = None
+    """The verdict on a platform; None before the end, and where there is none."""
     compared: Sequence[str] | None = None
     """Where signals differ from the recording decoded directly: sentences. None: not compared."""

@@ -38,19 +38,22 @@ export async function get(path, options = {}) {
 export const ofVehicle = (name, what = "") =>
   `/v1/vehicles/${encodeURIComponent(name)}${what ? `/${what}` : ""}`;
 
-let bench = null;
+let health = null;
 
-/** Whether this cloud belongs to a bench; asking a bench that is not there would be an error. */
-export function isBench() {
-  bench ??= get("/healthz").then(
-    (answer) => answer.bench === true,
-    () => {
-      bench = null;
-      return false;
-    },
-  );
-  return bench;
+/** What belongs to this cloud; asking for something that is not there would be an error. */
+function has(what) {
+  health ??= get("/healthz").catch(() => {
+    health = null;
+    return {};
+  });
+  return health.then((answer) => answer[what] === true);
 }
+
+/** Whether this cloud belongs to a bench. */
+export const isBench = () => has("bench");
+
+/** Whether a GB/T 32960 platform runs beside it. */
+export const isPlatform = () => has("platform");
 
 /** Asks now, and again when told to: never twice at once, never more often than `every_ms`.
  * `load(signal)` asks and shows, and gives true when there is more to come: the cloud takes batches in

@@ -6,16 +6,19 @@
 //   #/v/NAME/health      buses, upload, updates   health.js
 //   #/v/NAME/ledger      where samples went  ledger.js
 //   #/bench              faults to press     bench.js, only below `edge-agent bench`
+//   #/gbt32960           the platform        platform.js, only with `--gbt32960`
+//   #/gbt32960/VIN       one of its vehicles
 //
 // A view is a function (root, context) that shows itself in `root` and gives {stop()}, which ends
 // all that it began. `context` has live (what arrives), path (parts of the address), query
 // (URLSearchParams), keep(query) to keep a choice in the address, and say(error) for the banner.
 
-import { isBench } from "./api.js";
+import { isBench, isPlatform } from "./api.js";
 import { benchView } from "./bench.js";
 import { h, put, say } from "./dom.js";
 import { fleetView } from "./fleet.js";
 import { Live } from "./live.js";
+import { platformView } from "./platform.js";
 import { vehicleView } from "./vehicle.js";
 
 const main = document.getElementById("main");
@@ -72,13 +75,14 @@ function show() {
   const context = { live, path, query, keep, say: sayError };
   put(main);
   window.scrollTo(0, 0);
-  const which = path[0] === "bench" ? "bench" : "fleet";
+  const which = ["bench", "gbt32960"].includes(path[0]) ? path[0] : "fleet";
   for (const item of document.querySelectorAll("[data-view]")) {
     if (item.dataset.view === which && path[0] !== "v") item.setAttribute("aria-current", "page");
     else item.removeAttribute("aria-current");
   }
   if (path[0] === "v" && path[1]) view = vehicleView(main, context);
   else if (path[0] === "bench") view = benchView(main, context);
+  else if (path[0] === "gbt32960") view = platformView(main, context);
   else if (path.length === 0) view = fleetView(main, context);
   else {
     view = { stop() {} };
@@ -119,4 +123,7 @@ addEventListener("hashchange", show);
 show();
 isBench().then((there) => {
   document.querySelector('[data-view="bench"]').hidden = !there;
+});
+isPlatform().then((there) => {
+  document.querySelector('[data-view="gbt32960"]').hidden = !there;
 });
