@@ -198,6 +198,7 @@ def spool(facts: Facts) -> Iterator[Cause]:
             "stays in memory up to memory_mb",
             "spool",
         )
+    platforms = {text(row, "name") for row in rows(facts.status, "uplinks") if "platform" in row}
     for uplink, row in table(facts.status, "ledger", "uplink").items():
         lost, evicted = count(row, "lost_disk"), count(row, "evicted")
         if lost:
@@ -208,6 +209,8 @@ def spool(facts: Facts) -> Iterator[Cause]:
             )
         elif evicted:
             what = f'uplink "{uplink}": {evicted:,} samples were given up: the spool was full'
+            if uplink in platforms:
+                what = f'uplink "{uplink}": {evicted:,} reports were given up: too old, or no room'
             do = "a larger quota_mb keeps more; look why it was not sent in time"
             yield Cause(43, "lost", what, do, uplink)
     for name, held in table(facts.status, "spool", "quarantine").items():

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from agent import __version__
 from agent.blocks import Reports
 from agent.clock import SECOND, Anchor, BootNs, Clock, WallNs
 from agent.collect.reports.tuning import Tuning
@@ -83,6 +84,7 @@ _LOOK_NS: Final = 60 * SECOND
 _STUCK_NS: Final = 5 * SECOND
 _SHORTEST_S: Final = 0.001
 _DISK_NS: Final = 10 * SECOND
+_VERSION_BYTES: Final = 5
 _DEFECT_S: Final = 10.0
 
 _FATES: Final = {Reason.REFUSED: Fate.REFUSED, Reason.EXPIRED: Fate.EXPIRED}
@@ -160,7 +162,10 @@ class PlatformSender:
         except GbtError as e:
             raise ConfigError(f'uplink "{settings.name}": {e}') from e
         self._session_settings = SessionSettings.from_device(
-            written, domain=self._channel.host, port=self._channel.port
+            written,
+            domain=self._channel.host,
+            port=self._channel.port,
+            firmware_version=__version__[:_VERSION_BYTES],
         )
         self._session = self._new_session()
         self._loop: asyncio.AbstractEventLoop | None = None
