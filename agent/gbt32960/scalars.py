@@ -8,8 +8,16 @@ from agent.clock import SECOND, WallNs
 from agent.gbt32960.layout import GbtError
 
 _BEIJING: Final = dt.timezone(dt.timedelta(hours=8))
-_FIRST: Final = int(dt.datetime(2000, 1, 1, tzinfo=_BEIJING).timestamp())
-_END: Final = int(dt.datetime(2100, 1, 1, tzinfo=_BEIJING).timestamp())
+
+
+def year_begins(year: int) -> WallNs:
+    """When a year begins in Beijing."""
+    return WallNs(int(dt.datetime(year, 1, 1, tzinfo=_BEIJING).timestamp()) * SECOND)
+
+
+FIRST: Final = year_begins(2000)
+"""The first time that the six bytes can say; `END` is the first one that they cannot."""
+END: Final = year_begins(2100)
 
 
 def pack_time(time: WallNs) -> bytes:
@@ -19,7 +27,7 @@ def pack_time(time: WallNs) -> bytes:
         GbtError: a time outside of 2000 to 2099, which the six bytes cannot say.
     """
     seconds = time // SECOND
-    if not _FIRST <= seconds < _END:
+    if not FIRST <= time < END:
         raise GbtError(f"a time of {seconds} s since 1970 lies outside of 2000 to 2099")
     moment = dt.datetime.fromtimestamp(seconds, _BEIJING)
     return bytes((moment.year - 2000, *moment.timetuple()[1:6]))

@@ -28,6 +28,7 @@ from agent.clock import Clock, SystemClock, WallNs
 from agent.errors import TransientError
 from agent.gbt32960.envelope import request
 from agent.gbt32960.layout import Item
+from agent.gbt32960.scalars import FIRST
 
 __all__ = ["Platform", "Reply"]
 
@@ -133,7 +134,8 @@ class Platform:
         return f"gbt32960{'s' if self._tls else ''}://{host}:{self.port}"
 
     def now(self) -> WallNs:
-        return self.clock.wall()
+        """What time it is, or the first that a frame can say."""
+        return max(self.clock.wall(), FIRST)
 
     # -- what a test or a page waits for -----------------------------------------------------
 

@@ -10,25 +10,16 @@ A report has the nearest whole second. Where none of these says anything it has 
 waits; one of another boot never gets one.
 """
 
-import datetime as dt
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from agent.batch import BatchReader
 from agent.blocks import TimeBase
 from agent.clock import SECOND, Anchor, Clock, Quality, WallNs, best_anchor
+from agent.gbt32960.scalars import END, FIRST, year_begins
 from agent.uplink.gbt32960.state import State
 
-_BEIJING: Final = dt.timezone(dt.timedelta(hours=8))
-
-
-def _begin(year: int, zone: dt.timezone = _BEIJING) -> int:
-    return int(dt.datetime(year, 1, 1, tzinfo=zone).timestamp()) * SECOND
-
-
-FIRST: Final = _begin(2000)
-_END: Final = _begin(2100)
-_PLAUSIBLE: Final = _begin(2025)
+_PLAUSIBLE: Final = year_begins(2025)
 
 
 class Dates:
@@ -55,7 +46,7 @@ class Dates:
     @property
     def _plausible(self) -> int | None:
         wall = self._clock.wall()
-        return wall - self._clock.boot() if _PLAUSIBLE <= wall < _END else None
+        return wall - self._clock.boot() if _PLAUSIBLE <= wall < END else None
 
     @property
     def offset(self) -> int | None:
@@ -79,7 +70,7 @@ class Dates:
             return best.offset
         if (kept := self._state.clock(boot_id)) is not None:
             return kept
-        shown = [a for a in mine if _PLAUSIBLE <= a.wall < _END]
+        shown = [a for a in mine if _PLAUSIBLE <= a.wall < END]
         return shown[-1].offset if shown else None
 
     def now(self) -> WallNs:
@@ -87,7 +78,7 @@ class Dates:
         offset, wall = self.offset, self._clock.wall()
         if offset is not None:
             wall = WallNs(self._clock.boot() + offset)
-        return WallNs(min(max(wall, FIRST), _END - SECOND))
+        return WallNs(min(max(wall, FIRST), END - SECOND))
 
 
 def wall_of(time: int, clock: TimeBase, offset: int | None) -> WallNs | None:
@@ -97,4 +88,4 @@ def wall_of(time: int, clock: TimeBase, offset: int | None) -> WallNs | None:
             return None
         time += offset
     wall = (time + SECOND // 2) // SECOND * SECOND
-    return WallNs(wall) if FIRST <= wall < _END else None
+    return WallNs(wall) if FIRST <= wall < END else None
