@@ -154,7 +154,11 @@ class SignalSchema:
         if self.kind not in ("int64", "uint64") or (scale == 1 and offset == 0):
             return False
         whole = isinstance(scale, int) or (float(scale).is_integer() and float(offset).is_integer())
-        return whole and (abs(int(scale)) << self.bits) + abs(offset) > _EXACT
+        if not whole:
+            return False
+        largest = abs(int(scale)) << self.bits
+        # A whole number may be too large to be added to a float.
+        return largest > _EXACT or largest + abs(offset) > _EXACT
 
     def physical(self, raw: NDArray[Any]) -> Float64:
         """Raw values in the unit, float64[n]: the same doubles as cantools computes."""

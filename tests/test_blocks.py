@@ -130,6 +130,8 @@ def test_bytes_have_no_physical_value_and_unknown_names_none_at_all() -> None:
         ("uint64", 7, 10**20 + 1, -3, float(7 * (10**20 + 1) - 3)),
         ("uint64", 2, 1e308, 0, math.inf),
         ("int64", -2, 1e308, 0, -math.inf),
+        ("uint64", 3, 1e300, 1e300, float(4 * int(1e300))),
+        ("uint64", 2, 1e308, -1e308, float(int(1e308))),
         ("float64", 1e300, 1e300, 0, math.inf),
     ],
 )
