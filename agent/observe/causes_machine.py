@@ -81,7 +81,8 @@ def stopped(facts: Facts) -> Iterator[Cause]:
     do = "start it: systemctl enable --now edge-agent, or without systemd: edge-agent run"
     if unit.get("LoadState") == "not-found":
         do = "install the package with its service, or start `edge-agent run`"
-    elif result == "oom-kill" or (result == "signal" and _out_of_memory(facts.log)):
+    elif result == "oom-kill" or (state != "inactive" and _out_of_memory(facts.log)):
+        # Of a service that is just tried again the result of the last try is forgotten.
         yield Cause(
             *(95, "memory"),
             "the kernel has ended the agent because it took too much memory",

@@ -159,6 +159,23 @@ TABLE: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "took too much memory",
         "memory_mb",
     ),
+    "oom, while the next try begins": (
+        {
+            **dead(ActiveState="activating", Result="success"),
+            "log": (
+                (
+                    "systemd[1]: edge-agent.service: A process of this unit has been killed by the "
+                    "OOM killer."
+                ),
+                "systemd[1]: edge-agent.service: Main process exited, code=killed, status=9/KILL",
+                "systemd[1]: edge-agent.service: Failed with result 'oom-kill'.",
+                "systemd[1]: edge-agent.service: Scheduled restart job, restart counter is at 2.",
+            ),
+        },
+        "memory",
+        "took too much memory",
+        "memory_mb",
+    ),
     "not allowed": (
         {**dead(ActiveState="active"), "denied": True},
         "permission",
