@@ -28,8 +28,8 @@ from agent.bench.vehicle import VirtualVehicle
 from agent.blocks import FrameBlock
 from agent.bus import read_log
 from agent.clock import BootNs
-from agent.collect.reports.tuning import Edition
 from agent.errors import AgentError, ConfigError
+from agent.gbt32960.layout import Edition
 from agent.settings import DatabaseOfBus, find, load_plan, packaged
 from agent.signals import Database
 from agent.signals.health_counters import is_counter

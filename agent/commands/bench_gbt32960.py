@@ -7,13 +7,14 @@ from agent.bench.gbt32960.load import ReportLoad, ReportLoadOptions
 from agent.commands.bench_load import given_options, run_any
 
 if TYPE_CHECKING:
-    from agent.collect.reports.tuning import Edition
     from agent.commands.bench_load import Told
+    from agent.gbt32960.layout import Edition
 
 
 def edition_of(args: argparse.Namespace) -> "Edition | None":
     """The edition that was asked for; None where there was none."""
-    return {"2016": 2016, "2025": 2025}.get(args.gbt32960 or "")  # type: ignore[return-value]
+    editions: dict[str, Edition] = {"2016": 2016, "2025": 2025}
+    return editions.get(args.gbt32960 or "")
 
 
 async def run_light(args: argparse.Namespace, address: tuple[str, int], told: "Told") -> int:

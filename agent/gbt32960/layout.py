@@ -33,6 +33,9 @@ from agent.errors import UplinkError
 Values: TypeAlias = dict[str, Any]
 
 
+Edition: TypeAlias = Literal[2016, 2025]
+
+
 class GbtError(UplinkError):
     """A data unit or frame that is not as the standard has it, or a value that does not fit.
 

@@ -23,18 +23,17 @@ What becomes what:
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.gbt32960.layout import Field, Kind, Number, Prefix, Rows
+from agent.gbt32960.layout import Edition, Field, Kind, Number, Prefix, Rows
 from agent.gbt32960.layout2016 import LAYOUT2016
 from agent.gbt32960.layout2025 import LAYOUT2025
 from agent.gbt32960.packs import CELLS_PER_FRAME, PACKS_PER_FRAME
 from agent.gbt32960.sample import Alarms, Sample, Values
 
-Edition: TypeAlias = Literal[2016, 2025]
 FORMS: Final[Mapping[Edition, str]] = {2016: "gbt32960-2016", 2025: "gbt32960-2025"}
 """What `Reports.form` says of an edition."""
 # A data unit has at most 65531 bytes: room for the time, and for a signature of some size.

@@ -79,7 +79,7 @@ def platform_of(settings: Uplink) -> tuple[str, int, bool]:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
-    if not host or not port or parts.path not in ("", "/") or parts.query or "@" in parts.netloc:
+    if not host or not port or parts.path.strip("/") or parts.query or "@" in parts.netloc:
         raise ConfigError(
             f'uplink "{settings.name}": the address of a platform is {parts.scheme}://host:port, '
             f"not {wire.shown(settings.url)}"

@@ -15,9 +15,9 @@ import numpy as np
 from agent.bench.fleet import LightAgent, LightFleet
 from agent.blocks import Kept, Reports
 from agent.clock import SECOND, Anchor, BootNs, Clock, Quality, SystemClock, WallNs
-from agent.collect.reports.tuning import Edition, Tuning
+from agent.collect.reports.tuning import Tuning
 from agent.gbt32960.codec import GBT2016, GBT2025, Codec
-from agent.gbt32960.layout import Item
+from agent.gbt32960.layout import Edition, Item
 from agent.settings import Gbt32960, Uplink
 from agent.spool.outbox import FolderOutbox
 from agent.uplink.gbt32960.link import PlatformSender

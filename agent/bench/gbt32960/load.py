@@ -18,8 +18,8 @@ import aiohttp
 from agent.bench.gbt32960.fleet import HEARTBEAT_S, ReportingFleet, ReportingVehicle
 from agent.bench.load import AnyLoad, LoadOptions
 from agent.bench.loadverdict import Figures
-from agent.collect.reports.tuning import Edition
 from agent.errors import ConfigError
+from agent.gbt32960.layout import Edition
 from agent.ledger import differences
 
 _LEAVE_S: Final = 60.0

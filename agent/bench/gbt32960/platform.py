@@ -15,6 +15,7 @@ once; whoever does not log in, or says nothing for long, is dropped. Everything 
 """
 
 import asyncio
+import os
 import resource
 import ssl
 from collections import Counter, deque
@@ -102,8 +103,11 @@ class Platform:
                 lambda: Connection(self), self._host, self.port, ssl=self._tls, backlog=_BACKLOG
             )
         except (OSError, OverflowError) as error:
+            code = error.errno if isinstance(error, OSError) else None
+            reason = os.strerror(code) if code else str(error)
             raise TransientError(
-                f"the platform cannot listen on {self._host}:{self.port} ({error})"
+                f"the platform cannot listen on {self._host}:{self.port}: {reason}; name another "
+                "address with --gbt32960"
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]
 

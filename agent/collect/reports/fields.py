@@ -8,14 +8,13 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from agent.collect.expression.labels import fold
 from agent.errors import ConfigError
 from agent.gbt32960 import layout2016, layout2025
-from agent.gbt32960.layout import Field, Kind, Number, Part, Rows
+from agent.gbt32960.layout import Edition, Field, Kind, Number, Part, Rows
 
-Edition = Literal[2016, 2025]
 EDITIONS: Final[tuple[Edition, ...]] = (2016, 2025)
 
 _TABLES: Final[Mapping[str, Mapping[Edition, tuple[Kind, ...]]]] = {

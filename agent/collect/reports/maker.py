@@ -19,7 +19,7 @@ not: it goes out as what it is, an older report. Nothing of a recording is live.
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -31,7 +31,8 @@ from agent.collect.reports.held import Held
 from agent.collect.reports.mapping_values import CONDITIONS
 from agent.collect.reports.schedule import Decision, Encoded, Schedule
 from agent.collect.reports.tuning import Tuning
-from agent.gbt32960.report import FORMS, Edition, encode
+from agent.gbt32960.layout import Edition
+from agent.gbt32960.report import FORMS, encode
 from agent.gbt32960.sample import Sample
 from agent.signals.database import SignalPath
 
@@ -134,10 +135,6 @@ class ReportMaker:
         self._heard.adopt(old._heard)
         self._tables = old._tables
         self._offset, self._newest, self._last = old._offset, old._newest, old._last
-
-    def status(self) -> dict[str, dict[str, Any]]:
-        """By platform."""
-        return {name: schedule.status() for name, schedule in self._schedules.items()}
 
     # -- what comes ---------------------------------------------------------------------------
 

@@ -31,7 +31,6 @@ from agent.collect.reports.extremes import extremes
 from agent.collect.reports.fields import (
     ANY,
     EDITIONS,
-    Edition,
     editions_of,
     fields_of,
     flags_of,
@@ -49,6 +48,7 @@ from agent.collect.reports.parts import (
 )
 from agent.collect.reports.values import Flag, Moment
 from agent.errors import ConfigError
+from agent.gbt32960.layout import Edition
 from agent.gbt32960.sample import Sample
 from agent.settings.gbt32960_mapping import AlarmFields, AlarmTable, Gbt32960Mapping, MakerItem
 from agent.signals.database import Database, SignalPath

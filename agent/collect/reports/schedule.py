@@ -24,7 +24,7 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from agent.clock import SECOND
 from agent.collect.reports.tuning import Tuning
@@ -82,14 +82,6 @@ class Schedule:
     def __len__(self) -> int:
         """How many samples wait for an alarm."""
         return len(self._ring)
-
-    def status(self) -> dict[str, Any]:
-        return {
-            "awake": not self.is_asleep,
-            "off": self._off_at is not None,
-            "alarm": self._in_alarm,
-            "held": len(self._ring),
-        }
 
     def offer(self, time_ns: int, sample: Sample, encoded: Callable[[], Encoded]) -> Decision:
         """The next sample. Its bytes are asked for where they are reported or may be yet."""

@@ -1,9 +1,8 @@
 """How often one platform wants reports, shared between who makes and who sends them."""
 
 import dataclasses
-from typing import Literal
 
-Edition = Literal[2016, 2025]
+from agent.gbt32960.layout import Edition
 
 
 @dataclasses.dataclass(slots=True)
@@ -13,8 +12,6 @@ class Tuning:
     edition: Edition = 2016
     report_s: float = 10.0
     """Between two reports."""
-    alarm_s: float = 1.0
-    """Between two reports of an alarm, at most 1."""
     alarm_level: int = 3
     """From here on an alarm is reported with the time before it."""
     alarm_before_s: float = 30.0

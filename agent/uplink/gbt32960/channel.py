@@ -6,17 +6,15 @@ its tasks are cancelled and the queue is emptied, so nothing of it reaches the n
 
 import asyncio
 import logging
-import urllib.parse
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from agent.clock import SECOND, BootNs, Clock, Quality
-from agent.errors import ConfigError
 from agent.gbt32960.envelope import Frame
 from agent.settings import Uplink
-from agent.uplink import wire
 from agent.uplink.credentials import Credentials
+from agent.uplink.door import check_address, platform_of
 from agent.uplink.gbt32960.connection import JUNK, Connection, Ended, Streams
 from agent.uplink.gbt32960.session_types import Connected, Event
 from agent.uplink.gbt32960.tally import Tally
@@ -41,7 +39,7 @@ class Channel:
         came: called when there is something to `take`.
 
     Raises:
-        ConfigError: the address cannot be, or a key is set that is of others only.
+        ConfigError: the address cannot be.
     """
 
     def __init__(
@@ -53,7 +51,8 @@ class Channel:
         dial: Dial,
         came: Callable[[], None],
     ) -> None:
-        self.host, self.port = _address(settings)
+        check_address(settings)
+        self.host, self.port, _ = platform_of(settings)
         self._name = settings.name
         self._settings = settings
         self._clock = clock
@@ -198,23 +197,3 @@ class _Credentials(Credentials):
     @property
     def needed(self) -> bool:
         return self._secure
-
-
-def _address(settings: Uplink) -> tuple[str, int]:
-    parts = urllib.parse.urlsplit(settings.url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    more = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme not in ("gbt32960", "gbt32960s") or not parts.hostname or not port or more:
-        raise ConfigError(
-            f'uplink "{settings.name}": write gbt32960://HOST:PORT or gbt32960s://HOST:PORT, not '
-            f"{wire.shown(settings.url)}"
-        )
-    for key in ("proxy", "max_kbit_s", "token_file"):
-        if getattr(settings, key):
-            raise ConfigError(
-                f'uplink "{settings.name}": "{key}" is not for kind = "gbt32960"; remove it'
-            )
-    return parts.hostname, port

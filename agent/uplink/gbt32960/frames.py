@@ -115,6 +115,7 @@ class Words:
         if reply.ok and reply.command == _QUERY:
             known = self.codec.layout.parameters
             items = [
+                # A parameter is one field, which has a name.
                 Item(id_, {known[id_].fields[0].name: value})  # type: ignore[union-attr]
                 for id_, value in reply.values
             ]

@@ -165,6 +165,7 @@ class PlatformSender:
             written,
             domain=self._channel.host,
             port=self._channel.port,
+            connect_timeout_s=settings.connect_timeout_s,
             firmware_version=__version__[:_VERSION_BYTES],
         )
         self._session = self._new_session()
@@ -429,9 +430,8 @@ class PlatformSender:
         self._look_back()
 
     def _tune(self, session: Session) -> None:
-        parameters = session.parameters
-        self._tuning.report_s = min(parameters.report_ms / 1000, 30.0)
-        self._tuning.alarm_s = min(parameters.alarm_ms / 1000, 1.0)
+        # An alarm is reported each second whatever the platform sets: that is the most it may.
+        self._tuning.report_s = min(session.parameters.report_ms / 1000, 30.0)
 
     # -- the connection ----------------------------------------------------------------------
 

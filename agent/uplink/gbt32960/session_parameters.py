@@ -47,7 +47,8 @@ _BOUNDS: Final[Mapping[Edition, Mapping[int, tuple[int, int]]]] = {
     # Both have become a BYTE of seconds.
     Edition.E2025: {**_BOUNDS_2016, _REPORT: (1, 30), _ALARM: (0, 1)},
 }
-_ALARM_MOST_MS: Final = 1000
+_ALARM_PERIOD: Final = {Edition.E2016: 1000, Edition.E2025: 1}
+"""A second, in the unit of the edition."""
 
 
 class Parameters:
@@ -64,11 +65,10 @@ class Parameters:
     def __init__(self, settings: SessionSettings, kept: Mapping[int, int] | None = None) -> None:
         self._settings = settings
         self._bounds = _BOUNDS[settings.edition]
-        self._alarm_unit_ms = 1 if settings.edition is Edition.E2016 else 1000
         self._values = {
             _STORAGE: 10_000,
             _REPORT: settings.report_s,
-            _ALARM: _ALARM_MOST_MS // self._alarm_unit_ms,
+            _ALARM: _ALARM_PERIOD[settings.edition],
             _HEARTBEAT: settings.heartbeat_s,
             _TERMINAL_TIMEOUT: 60,
             _PLATFORM_TIMEOUT: settings.answer_timeout_s,
@@ -121,11 +121,6 @@ class Parameters:
     def report_ms(self) -> int:
         """Between two reports, never above the standard's 30 s."""
         return 1000 * min(self._values[_REPORT], self._settings.longest_period_s)
-
-    @property
-    def alarm_ms(self) -> int:
-        """Between two reports of an alarm, at most 1000; 0: every sample."""
-        return min(self._values[_ALARM] * self._alarm_unit_ms, _ALARM_MOST_MS)
 
     @property
     def heartbeat_s(self) -> int:

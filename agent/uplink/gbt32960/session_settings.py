@@ -4,6 +4,7 @@ Where two sources of the standard disagree, both readings can be set.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Final, Self
 
@@ -11,6 +12,8 @@ from agent.errors import ConfigError
 from agent.settings.gbt32960 import Gbt32960
 from agent.uplink.gbt32960.session_types import Edition
 
+_BEFORE_CONNECTING_S: Final = 40
+"""Who sent junk is left alone for a while before."""
 LOGIN_RETRY_S: Final[Mapping[Edition, int]] = {Edition.E2016: 60, Edition.E2025: 180}
 """How long a login may be without an answer, where the device file does not say it."""
 
@@ -82,6 +85,7 @@ class SessionSettings:
         *,
         domain: str = "",
         port: int = 0,
+        connect_timeout_s: float = 0.0,
         hardware_version: str = "",
         firmware_version: str = "",
     ) -> Self:
@@ -104,6 +108,7 @@ class SessionSettings:
             heartbeats_answered=written.heartbeats_answered,
             domain=domain,
             port=port,
+            connect_timeout_s=max(60, math.ceil(connect_timeout_s) + _BEFORE_CONNECTING_S),
             hardware_version=hardware_version,
             firmware_version=firmware_version,
         )

@@ -316,8 +316,8 @@ class KeepSerial:
 class KeepParameters:
     """The platform has changed parameters: keep them, as raw integers by id.
 
-    What they mean now is in `Session.parameters`; the driver brings its `report_ms` and `alarm_ms`
-    to the maker of reports.
+    What they mean now is in `Session.parameters`; the driver brings its `report_ms` to the maker of
+    reports. In an alarm that makes one each second, which is what any alarm period allows.
     """
 
     values: tuple[tuple[int, int], ...]

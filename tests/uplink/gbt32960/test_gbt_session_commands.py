@@ -107,22 +107,10 @@ def test_what_was_set_is_kept_before_it_is_answered_and_only_if_it_changed() -> 
 def test_what_was_kept_is_there_after_a_restart_less_what_does_not_fit_any_more() -> None:
     world = World(parameters={0x02: 25, 0x03: 100, 0x09: 30, 0x06: 1, 0x77: 2})
     assert world.session.parameters.report_ms == 25_000
-    assert world.session.parameters.alarm_ms == 100
     assert world.session.parameters.heartbeat_s == 30
     newer = World(SessionSettings(edition=E2025), parameters={0x02: 600, 0x03: 100, 0x09: 30})
     assert newer.session.parameters.report_ms == 10_000
-    assert newer.session.parameters.alarm_ms == 1000
     assert newer.session.parameters.heartbeat_s == 30
-
-
-@pytest.mark.parametrize(
-    ("edition", "raw", "alarm_ms"),
-    [(E2016, 0, 0), (E2016, 200, 200), (E2016, 60_000, 1000), (E2025, 0, 0), (E2025, 1, 1000)],
-)
-def test_the_alarm_period_is_at_most_a_second(edition: Edition, raw: int, alarm_ms: int) -> None:
-    world = online(edition)
-    change(world, (0x03, raw))
-    assert world.session.parameters.alarm_ms == alarm_ms
 
 
 def test_a_query_shows_everything_that_the_table_has() -> None:
