@@ -260,7 +260,7 @@ class Daemon:
             self._pipeline.finish(positions, frozenset.intersection(*(had for _, had in ends)))
 
     def _keep(self, kept: Mapping[Destination, Sequence[Kept]], position: Positions | None) -> None:
-        self._store.add(self._platforms.keep(kept), position)
+        self._store.add({StreamKey(*where): rows for where, rows in kept.items()}, position)
         self._platforms.offer(kept)
 
     # -- the run -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from agent.clock import SECOND, Clock
 from agent.collect.collector import Destination
 from agent.ledger import Ledger
 from agent.settings import Device, Gbt32960, Uplink
-from agent.spool.store import SpoolStore, StreamKey
+from agent.spool.store import SpoolStore
 
 if TYPE_CHECKING:
     from agent.collect.reports.tuning import Tuning
@@ -56,15 +56,6 @@ class Platforms:
             anchor=self._store.anchor,
         )
         return made
-
-    def keep(self, kept: Mapping[Destination, Sequence[Kept]]) -> dict[StreamKey, Sequence[Kept]]:
-        """What of it the spool takes: all but the word that a vehicle sleeps."""
-        if not self._senders:
-            return {StreamKey(*where): rows for where, rows in kept.items()}
-        return {
-            StreamKey(*where): [row for row in rows if not isinstance(row, Reports) or len(row)]
-            for where, rows in kept.items()
-        }
 
     def offer(self, kept: Mapping[Destination, Sequence[Kept]]) -> None:
         """Reports that the spool has, to those who may send them at once. From any thread.
